@@ -1,0 +1,4 @@
+//! Events of the kernel side → finished connections.
+
+pub mod identity;
+pub mod model;

@@ -1,0 +1,3 @@
+//! Who is behind a connection.
+
+pub mod process;

@@ -1,0 +1,5 @@
+//! The stages of tap, in the order data flows through them.
+
+pub mod connection;
+pub mod enrich;
+pub mod protocol;

@@ -1,0 +1,1 @@
+//! One bounded look at the head of a direction.
