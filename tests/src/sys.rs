@@ -17,7 +17,11 @@ pub const IPPROTO_MPTCP: i32 = 262;
 
 /// Turns -1 into the error that `errno` has.
 pub fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn checked_len(result: isize) -> io::Result<usize> {
@@ -29,7 +33,13 @@ pub fn set_option(socket: impl AsFd, level: i32, name: i32, value: i32) -> io::R
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the pointer and the length describe `value`, which lives through the call.
     let result = unsafe {
-        libc::setsockopt(fd, level, name, (&raw const value).cast(), size_of::<i32>() as u32)
+        libc::setsockopt(
+            fd,
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<i32>() as u32,
+        )
     };
     checked(result).map(drop)
 }
@@ -98,7 +108,14 @@ pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> io::Resul
     let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
     // SAFETY: both descriptors are open; null offsets are what pipes and sockets want.
     let moved = unsafe {
-        libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), len, libc::SPLICE_F_MOVE)
+        libc::splice(
+            from,
+            ptr::null_mut(),
+            to,
+            ptr::null_mut(),
+            len,
+            libc::SPLICE_F_MOVE,
+        )
     };
     checked_len(moved)
 }
@@ -150,5 +167,101 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
 /// Whether the file at `path` may be executed.
 pub fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    path.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// What `fork` gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fork {
+    /// This is the child.
+    Child,
+    /// This is the parent; the child's process id.
+    Parent(u32),
+}
+
+/// `fork`, for programs with one thread.
+///
+/// # Safety
+/// With more threads the child may only do what is safe in a signal handler.
+pub unsafe fn fork() -> io::Result<Fork> {
+    // SAFETY: the caller's promise.
+    match checked(unsafe { libc::fork() })? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid.cast_unsigned())),
+    }
+}
+
+/// Room for one descriptor in a control message: `CMSG_SPACE(4)`, 24 bytes, aligned.
+type Control = [u64; 3];
+
+/// Sends `descriptor` through a Unix socket (`SCM_RIGHTS`).
+pub fn send_descriptor(through: impl AsFd, descriptor: impl AsFd) -> io::Result<()> {
+    with_message(|message| {
+        // SAFETY: the control buffer is aligned and has room for one header and one descriptor.
+        unsafe {
+            let header = libc::CMSG_FIRSTHDR(message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(size_of::<i32>() as u32) as _;
+            let fd = descriptor.as_fd().as_raw_fd();
+            libc::CMSG_DATA(header).cast::<i32>().write_unaligned(fd);
+            checked_len(libc::sendmsg(through.as_fd().as_raw_fd(), message, 0)).map(drop)
+        }
+    })
+}
+
+/// Receives what [`send_descriptor`] sent.
+pub fn receive_descriptor(through: impl AsFd) -> io::Result<OwnedFd> {
+    with_message(|message| {
+        // SAFETY: the message's buffers are live; the descriptor is read only where there is one,
+        // and it is new and nobody else's.
+        unsafe {
+            checked_len(libc::recvmsg(through.as_fd().as_raw_fd(), message, 0))?;
+            let header = libc::CMSG_FIRSTHDR(message);
+            if header.is_null() || (*header).cmsg_type != libc::SCM_RIGHTS {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let fd = libc::CMSG_DATA(header).cast::<i32>().read_unaligned();
+            Ok(OwnedFd::from_raw_fd(fd))
+        }
+    })
+}
+
+/// A message of one byte with room for one descriptor.
+fn with_message<T>(body: impl FnOnce(&mut libc::msghdr) -> io::Result<T>) -> io::Result<T> {
+    let mut byte = [0_u8];
+    let mut piece = libc::iovec {
+        iov_base: byte.as_mut_ptr().cast(),
+        iov_len: 1,
+    };
+    let mut control: Control = [0; 3];
+    // SAFETY: all-zero bytes are a valid `msghdr`.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut piece;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of::<Control>() as _;
+    body(&mut message)
+}
+
+/// Whether data that went with the SYN was acknowledged by the peer's SYN-ACK (`TCP_INFO`).
+pub fn syn_data_was_taken(socket: impl AsFd) -> io::Result<bool> {
+    /// `TCPI_OPT_SYN_DATA` (include/uapi/linux/tcp.h).
+    const SYN_DATA: u8 = 32;
+    // SAFETY: all-zero bytes are a valid `tcp_info`.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the pointers and the length describe `info`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    checked(result)?;
+    Ok(info.tcpi_options & SYN_DATA != 0)
 }

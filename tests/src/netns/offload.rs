@@ -30,13 +30,17 @@ pub fn disable(interface: &str) -> Result<()> {
         let mut setting = Setting { command, data: 0 };
         // SAFETY: all-zero bytes are a valid `ifreq`.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        ensure!(interface.len() < request.ifr_name.len(), "{interface} is too long a name");
+        ensure!(
+            interface.len() < request.ifr_name.len(),
+            "{interface} is too long a name"
+        );
         for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
             *to = from.cast_signed();
         }
         request.ifr_ifru.ifru_data = (&raw mut setting).cast();
         // SAFETY: the request points to a live `ethtool_value`, as these commands want.
-        let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+        let result =
+            unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
         if result < 0 {
             let error = io::Error::last_os_error();
             return Err(error).with_context(|| format!("turning {name} of {interface} off"));

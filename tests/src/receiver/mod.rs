@@ -51,6 +51,7 @@ impl Protocol {
 }
 
 /// The running receiver; it ends when dropped.
+#[derive(Debug)]
 pub struct Receiver {
     store: Arc<Store>,
     grpc: SocketAddr,
@@ -69,8 +70,16 @@ impl Receiver {
             let store = Arc::clone(&store);
             move || serve(&store, stopped, &tell)
         })?;
-        let (grpc, http) = told.recv_timeout(PATIENCE).context("the receiver did not start")??;
-        Ok(Self { store, grpc, http, stop: Some(stop), thread: Some(thread) })
+        let (grpc, http) = told
+            .recv_timeout(PATIENCE)
+            .context("the receiver did not start")??;
+        Ok(Self {
+            store,
+            grpc,
+            http,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     /// What `OTEL_EXPORTER_OTLP_ENDPOINT` must say for `protocol`.
@@ -130,7 +139,10 @@ fn serve(
     stopped: oneshot::Receiver<()>,
     tell: &std::sync::mpsc::Sender<Addresses>,
 ) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return drop(tell.send(Err(error.into()))),
     };

@@ -37,8 +37,12 @@ impl<'a> Segment<'a> {
         let tcp = ETHERNET + usize::from(ip[0] & 15) * 4;
         let end = ETHERNET + usize::from(u16::from_be_bytes([ip[2], ip[3]]));
         let data = tcp + usize::from(frame.get(tcp + 12)? >> 4) * 4;
-        (tcp + 20 <= data && data <= end && end <= frame.len())
-            .then_some(Self { frame, tcp, data, end })
+        (tcp + 20 <= data && data <= end && end <= frame.len()).then_some(Self {
+            frame,
+            tcp,
+            data,
+            end,
+        })
     }
 
     /// Its sequence number.
@@ -91,7 +95,9 @@ impl<'a> Segment<'a> {
     fn word(&self, at: usize) -> u32 {
         let at = self.tcp + at;
         let bytes = &self.frame[at..at + 4];
-        bytes.iter().fold(0, |word, byte| word << 8 | u32::from(*byte))
+        bytes
+            .iter()
+            .fold(0, |word, byte| word << 8 | u32::from(*byte))
     }
 }
 
