@@ -1,5 +1,7 @@
 //! A span as a test looks at it, whatever protocol brought it.
 
+mod show;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -7,7 +9,7 @@ use std::{
 };
 
 /// Value of an attribute.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Value {
     /// A string.
     Str(String),
@@ -28,7 +30,7 @@ pub enum Value {
 }
 
 /// Attributes by name.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Attributes(pub BTreeMap<String, Value>);
 
 impl Attributes {
@@ -127,7 +129,7 @@ impl Status {
 }
 
 /// A span that arrived.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Span {
     /// 32 hex digits.
     pub trace_id: String,
@@ -228,10 +230,7 @@ impl Span {
 
     /// Names of its events in order.
     pub fn event_names(&self) -> Vec<&str> {
-        self.events
-            .iter()
-            .map(|event| event.name.as_str())
-            .collect()
+        self.events.iter().map(|event| event.name.as_str()).collect()
     }
 
     /// Its turns in order: time, direction and bytes of each `DataEvent`.
@@ -239,10 +238,7 @@ impl Span {
         self.events_named("DataEvent")
             .map(|event| Turn {
                 time_ns: event.time_ns,
-                direction: event
-                    .attributes
-                    .str("network.io.direction")
-                    .unwrap_or_default(),
+                direction: event.attributes.str("network.io.direction").unwrap_or_default(),
                 bytes: event.attributes.int("bytes").unwrap_or(-1),
             })
             .collect()
@@ -250,19 +246,12 @@ impl Span {
 
     /// Bytes of its turns in `direction`.
     pub fn turn_bytes(&self, direction: &str) -> i64 {
-        self.turns()
-            .iter()
-            .filter(|turn| turn.direction == direction)
-            .map(|turn| turn.bytes)
-            .sum()
+        self.turns().iter().filter(|turn| turn.direction == direction).map(|turn| turn.bytes).sum()
     }
 
     fn end(&self, address: &str, port: &str) -> Option<SocketAddr> {
         let address: IpAddr = self.attributes.str(address)?.parse().ok()?;
-        Some(SocketAddr::new(
-            address,
-            u16::try_from(self.attributes.int(port)?).ok()?,
-        ))
+        Some(SocketAddr::new(address, u16::try_from(self.attributes.int(port)?).ok()?))
     }
 }
 

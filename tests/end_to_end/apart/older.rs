@@ -10,7 +10,9 @@ use tests::{
 #[test]
 fn a_connection_older_than_tap_counts_from_there_and_has_its_owner() {
     apart(|| {
-        let mut connected = Connected::new()?;
+        // As long as somebody listens it can be told who opened the connection.
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut connected = Connected::to(&listener)?;
         connected.send(123_456)?;
         connected.answer(654_321)?;
         let session = Session::start()?;
@@ -64,9 +66,7 @@ fn an_idle_connection_older_than_tap_is_flushed_at_its_end() {
 fn a_connection_of_another_namespace_older_than_tap_is_picked_up_when_it_sends() {
     apart(|| {
         let pair = Pair::new()?;
-        let listener = pair
-            .right
-            .run(|| Ok(TcpListener::bind((pair.address(2), 0))?))?;
+        let listener = pair.right.run(|| Ok(TcpListener::bind((pair.address(2), 0))?))?;
         let to = listener.local_addr()?;
         let client = pair.left.run(|| Ok(TcpStream::connect(to)?))?;
         let mut connected = Connected::accepted(client, &listener)?;
