@@ -128,8 +128,8 @@ pub mod flags {
     pub const WITNESS: u16 = 1 << 9;
     /// The record was made by walking the socket storage: the connection is still open.
     pub const SNAPSHOT: u16 = 1 << 10;
-    /// The connection is a subflow of MPTCP.
-    pub const MPTCP: u16 = 1 << 11;
+    /// The connection's own SYN was seen, so its initial sequence number is the wire's.
+    pub const SYN_SENT: u16 = 1 << 11;
 }
 
 /// The two ends of a connection as its socket sees them.
@@ -204,8 +204,10 @@ pub struct Owner {
 pub struct Data {
     /// [`flags::TURN`] where a turn begins.
     pub header: Header,
-    /// Where in the direction's stream the payload (or, without one, the turn) begins.
+    /// Where in the direction's stream the payload begins.
     pub offset: u64,
+    /// Bytes of the direction that were in order before this segment: where a turn begins.
+    pub position: u64,
     /// Bytes of payload that the segment held; more than `payload_len` where not all was copied.
     pub segment_len: u32,
     /// Number of the turn in its direction, from 1.

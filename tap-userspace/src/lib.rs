@@ -2,4 +2,5 @@
 
 pub mod connection;
 pub mod enrich;
+pub mod probe;
 pub mod protocol;
