@@ -13,7 +13,8 @@ use crate::limits::{COMM_LEN, FILENAME_MAX};
 pub enum Kind {
     /// [`Open`]: a connection is established (life ring).
     Open = 1,
-    /// [`Owner`]: a process used an accepted socket (life ring).
+    /// [`Owner`]: a process used an accepted socket, and no record that goes on will tell (life
+    /// ring).
     Owner = 2,
     /// [`Data`]: a turn began or a head went on (data ring).
     Data = 3,
@@ -212,6 +213,10 @@ pub struct Data {
     pub segment_len: u32,
     /// Number of the turn in its direction, from 1.
     pub turn: u32,
+    /// Process that owns the socket; 0 while it is not proven.
+    pub tgid: u32,
+    /// Padding.
+    pub pad: u32,
 }
 
 /// A connection ended. Kind [`Kind::Close`].
@@ -242,6 +247,10 @@ pub struct Close {
     pub old_state: u8,
     /// Whether `error` could be read.
     pub error_known: u8,
+    /// Bytes sent (SYN and FIN included) that the peer never acknowledged.
+    pub unacknowledged: u32,
+    /// Padding.
+    pub pad: u32,
 }
 
 /// A process was born, changed its program, or ended. Kinds [`Kind::Exec`], [`Kind::Fork`],

@@ -14,8 +14,9 @@ pub struct Settings {
     pub head: u32,
     /// Turn records per connection; beyond, turns are counted.
     pub turns: u32,
-    /// 1 where tracing programs cannot use socket storage, and cookies stand in for it.
-    pub witness_by_cookie: u32,
+    /// 1 where tracing programs cannot use socket storage: then closes are asked of `sock_ops`, and
+    /// cookies stand in for the storage elsewhere.
+    pub by_cookie: u32,
     /// Bytes in the data ring above which payload is left out.
     pub shed_above: u64,
     /// Bytes in a ring at which its reader is woken.
@@ -32,7 +33,7 @@ impl Settings {
         turns: limits::TURNS_DEFAULT,
         shed_above: limits::DATA_RING_DEFAULT as u64 / 4 * 3,
         wake_above: limits::WAKE_BYTES,
-        witness_by_cookie: 0,
+        by_cookie: 0,
         offsets: Offsets::UNKNOWN,
     };
 }
@@ -49,6 +50,8 @@ pub struct Offsets {
     pub tcp_bytes_received: u32,
     /// `struct tcp_sock.snd_nxt`.
     pub tcp_snd_nxt: u32,
+    /// `struct tcp_sock.snd_una`.
+    pub tcp_snd_una: u32,
     /// `struct tcp_sock.srtt_us`.
     pub tcp_srtt_us: u32,
     /// `struct tcp_sock.total_retrans`.
@@ -61,6 +64,8 @@ pub struct Offsets {
     pub task_comm: u32,
     /// `struct linux_binprm.filename`.
     pub binprm_filename: u32,
+    /// Padding.
+    pub pad: u32,
 }
 
 impl Offsets {
@@ -73,12 +78,14 @@ impl Offsets {
         skc_cookie: Self::ABSENT,
         tcp_bytes_received: Self::ABSENT,
         tcp_snd_nxt: Self::ABSENT,
+        tcp_snd_una: Self::ABSENT,
         tcp_srtt_us: Self::ABSENT,
         tcp_total_retrans: Self::ABSENT,
         task_tgid: Self::ABSENT,
         task_pid: Self::ABSENT,
         task_comm: Self::ABSENT,
         binprm_filename: Self::ABSENT,
+        pad: 0,
     };
 }
 

@@ -26,6 +26,8 @@ pub struct Facts {
     pub bytes_received: u64,
     /// Next sequence number to send.
     pub send_next: Option<u32>,
+    /// First sequence number that the peer has not acknowledged.
+    pub send_unacknowledged: Option<u32>,
     /// Eight times the smoothed round-trip time, in microseconds.
     pub srtt: u32,
     /// Segments retransmitted.
@@ -36,6 +38,17 @@ pub struct Facts {
     pub old_state: u32,
     /// Further flags of the record.
     pub flags: u16,
+}
+
+impl Facts {
+    /// Sequence numbers sent and not acknowledged.
+    #[inline(always)]
+    pub fn unacknowledged(&self) -> u32 {
+        match (self.send_next, self.send_unacknowledged) {
+            (Some(next), Some(first)) => next.wrapping_sub(first),
+            _ => 0,
+        }
+    }
 }
 
 /// Reports the end of a traced connection, once.
@@ -50,7 +63,7 @@ pub fn close(state: &mut Socket, facts: &Facts) {
         unsafe { fill(to, state, facts, number) };
         ring.submit(slot);
     }
-    if setting!(witness_by_cookie) != 0 {
+    if setting!(by_cookie) != 0 {
         let _ = CLOSED.insert(&state.cookie, &1, 0);
     }
 }
@@ -83,6 +96,8 @@ pub unsafe fn fill(to: *mut Close, state: &Socket, facts: &Facts, number: u32) {
         (&raw mut (*to).error).write(facts.error.unwrap_or(0) as u16);
         (&raw mut (*to).old_state).write(facts.old_state as u8);
         (&raw mut (*to).error_known).write(u8::from(facts.error.is_some()));
+        (&raw mut (*to).unacknowledged).write(facts.unacknowledged());
+        (&raw mut (*to).pad).write(0);
     }
 }
 

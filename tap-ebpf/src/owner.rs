@@ -102,10 +102,11 @@ fn used(state: &mut Socket) {
     }
     let tgid = tgid();
     state.connection.tgid = tgid;
-    if tgid == setting!(self_tgid) {
-        // The daemon's own server: seen before its owner was known.
-        state.phase = phase::IGNORED;
+    if tgid != setting!(self_tgid) {
+        return; // the next record of the connection tells
     }
+    // The daemon's own server: seen before its owner was known.
+    state.phase = phase::IGNORED;
     let number = ring::number(state, Lane::Life);
     // SAFETY: takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };

@@ -124,6 +124,8 @@ fn pick_up(skb: *mut __sk_buff, sk: *mut bpf_sock) -> Option<&'static mut Socket
         state.phase = phase::IGNORED;
         return None;
     }
+    let now = state.connection.opened_ns;
+    socket::send_open(state, now);
     Some(state)
 }
 

@@ -149,19 +149,20 @@ fn established(ops: *mut bpf_sock_ops, active: bool) -> Option<()> {
         state.connection.remote_isn = (*ops).rcv_nxt.wrapping_sub(1);
     }
     state.connection.flags |= flags::ESTABLISHED;
-    send_open(state);
+    let time = state.connection.established_ns;
+    send_open(state, time);
     if !active {
         handshake::join(state);
     }
     Some(())
 }
 
+/// Tells of a connection that is established.
 #[inline(always)]
-fn send_open(state: &mut Socket) {
+pub fn send_open(state: &mut Socket, time: u64) {
     let number = ring::number(state, Lane::Life);
     let ring = Ring::life();
     let Some(mut slot) = ring.reserve::<Open>(Kind::Open) else { return };
-    let time = state.connection.established_ns;
     slot.write(Open {
         header: ring::header(state, Kind::Open, Lane::Life, number, time),
         connection: state.connection,
@@ -177,9 +178,14 @@ fn identify(ops: *mut bpf_sock_ops, state: &mut Socket) {
     }
 }
 
-/// Asks for the state callback. The set call overwrites: what another program wants is kept.
+/// Asks for the state callback where [`crate::witness::tap_state`] cannot run: four calls per
+/// connection cost more than that tracepoint, which no other program can clear. The set call
+/// overwrites: what another program wants is kept.
 #[inline(always)]
 fn want_state_changes(ops: *mut bpf_sock_ops) {
+    if setting!(by_cookie) == 0 {
+        return;
+    }
     // SAFETY: the context of the program.
     unsafe {
         let flags = (*ops).bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG;
@@ -213,6 +219,7 @@ fn closed(ops: *mut bpf_sock_ops) -> Option<()> {
         Facts {
             bytes_received: (*ops).bytes_received,
             send_next: Some((*ops).snd_nxt),
+            send_unacknowledged: Some((*ops).snd_una),
             srtt: (*ops).srtt_us,
             retransmits: (*ops).total_retrans,
             error,

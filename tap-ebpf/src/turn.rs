@@ -67,6 +67,8 @@ pub fn record(state: &Socket, bytes: &Bytes, lane: Lane, number: u32) -> Data {
         position: bytes.position,
         segment_len: bytes.len,
         turn: state.directions[bytes.direction].turns,
+        tgid: state.connection.tgid,
+        pad: 0,
     }
 }
 
@@ -100,7 +102,10 @@ fn within_limit(state: &mut Socket, bytes: &Bytes) -> bool {
     if turns <= state.turn_limit {
         return true;
     }
-    if let Some(limit) = state::verdict(state) {
+    // The daemon's word may come late by some turns; asking for it at each would cost a look-up.
+    if turns & 31 == 0
+        && let Some(limit) = state::verdict(state)
+    {
         state.turn_limit = limit;
         if turns <= limit {
             state.directions[0].cut_at = u64::MAX;

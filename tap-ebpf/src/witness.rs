@@ -1,8 +1,10 @@
 //! `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
-//! (net/ipv4/af_inet.c): the second witness of a close. Another program may clear our `sock_ops`
-//! callbacks, and a connection older than tap has none.
+//! (net/ipv4/af_inet.c): the close of every connection, also of one older than tap, and whatever
+//! other programs do to `sock_ops` callbacks.
 //!
-//! In `tcp_set_state` the `sock_ops` callback comes first, so what it reported is closed here.
+//! Kernels whose tracing programs cannot see the socket storage (5.10) tell closes by `sock_ops`;
+//! there this hook, by cookie, is the second witness. In `tcp_set_state` the callback comes first,
+//! so what it reported is known here.
 
 use core::ffi::c_void;
 
@@ -36,7 +38,7 @@ fn tap_state(ctx: BtfTracePointContext) -> i32 {
     if let Some(state) = state::get(sk.cast_mut())
         && state.phase == phase::TRACED
     {
-        close::close(state, &facts(sk, old as u32, flags::WITNESS));
+        close::close(state, &facts(sk, old as u32, 0));
     }
     0
 }
@@ -47,6 +49,7 @@ pub fn facts(sk: *const c_void, old_state: u32, flags: u16) -> Facts {
     Facts {
         bytes_received: read::field(sk, setting!(offsets.tcp_bytes_received)).unwrap_or(0),
         send_next: read::field(sk, setting!(offsets.tcp_snd_nxt)),
+        send_unacknowledged: read::field(sk, setting!(offsets.tcp_snd_una)),
         srtt: read::field(sk, setting!(offsets.tcp_srtt_us)).unwrap_or(0),
         retransmits: read::field(sk, setting!(offsets.tcp_total_retrans)).unwrap_or(0),
         error: read::field(sk, setting!(offsets.sk_err)),
@@ -123,6 +126,8 @@ fn try_state_by_cookie(ctx: &RawTracePointContext) -> Option<()> {
         error: facts.error.unwrap_or(0) as u16,
         old_state: old as u8,
         error_known: u8::from(facts.error.is_some()),
+        unacknowledged: facts.unacknowledged(),
+        pad: 0,
     });
     ring.submit(slot);
     Some(())

@@ -36,3 +36,29 @@ impl fmt::Display for Xid {
         f.write_str(std::str::from_utf8(&encoded).map_err(|_| fmt::Error)?)
     }
 }
+
+/// stand-in
+pub struct Identities { count: std::cell::Cell<u32>, random: bool }
+impl Identities {
+    /// x
+    pub fn new(_t: &crate::config::file::Trace, random: bool) -> Self { Self { count: Default::default(), random } }
+    /// x
+    pub fn draw(&self, wall_ns: u64) -> (Xid, super::model::Identity) {
+        let n = self.count.get() + 1; self.count.set(n);
+        let mut x = [0u8; 12];
+        x[..4].copy_from_slice(&((wall_ns / 1_000_000_000) as u32).to_be_bytes());
+        x[8..].copy_from_slice(&n.to_be_bytes());
+        let mut t = [1u8; 16]; t[..4].copy_from_slice(&n.to_be_bytes());
+        (Xid(x), super::model::Identity { trace_id: t, span_id: [1; 8], peer_span_id: None })
+    }
+    /// x
+    pub fn derive(&self, c: u32, s: u32, role: super::model::Role) -> Option<super::model::Identity> {
+        let _ = self.random;
+        use std::hash::Hasher as _;
+        let h = |r: u8| { let mut h = siphasher::sip::SipHasher24::new(); h.write_u32(c); h.write_u32(s); h.write_u8(r); h.finish().to_be_bytes() };
+        let r = |role| if role == super::model::Role::Client { 1 } else { 2 };
+        let o = if role == super::model::Role::Client { 2 } else { 1 };
+        let mut t = [0; 16]; t[..8].copy_from_slice(&h(3)); t[8..].copy_from_slice(&h(4));
+        Some(super::model::Identity { trace_id: t, span_id: h(r(role)), peer_span_id: Some(h(o)) })
+    }
+}

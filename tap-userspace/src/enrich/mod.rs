@@ -1,3 +1,4 @@
 //! Who is behind a connection.
 
 pub mod process;
+pub mod listing;

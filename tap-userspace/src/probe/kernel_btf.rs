@@ -22,12 +22,14 @@ pub fn offsets(btf: &[u8]) -> Offsets {
         skc_cookie: of(&[("sock", "__sk_common"), ("sock_common", "skc_cookie")]),
         tcp_bytes_received: of(&[("tcp_sock", "bytes_received")]),
         tcp_snd_nxt: of(&[("tcp_sock", "snd_nxt")]),
+        tcp_snd_una: of(&[("tcp_sock", "snd_una")]),
         tcp_srtt_us: of(&[("tcp_sock", "srtt_us")]),
         tcp_total_retrans: of(&[("tcp_sock", "total_retrans")]),
         task_tgid: of(&[("task_struct", "tgid")]),
         task_pid: of(&[("task_struct", "pid")]),
         task_comm: of(&[("task_struct", "comm")]),
         binprm_filename: of(&[("linux_binprm", "filename")]),
+        pad: 0,
     }
 }
 

@@ -2,8 +2,6 @@
 //! kernel side. Goes out: [`Probes`], which own every link; dropping them detaches everything, and
 //! so does the end of the process, however it comes: nothing is pinned.
 
-use std::os::fd::AsFd as _;
-
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
@@ -114,9 +112,12 @@ pub struct Probes {
     pub snapshot: Option<Snapshot>,
     /// What became of each program.
     pub outcomes: Vec<Outcome>,
-    /// Owns programs and links.
-    _object: Ebpf,
+    /// Holds every program on its hook.
+    pub attached: Attached,
 }
+
+/// Owns the programs and their links: dropping it detaches them all.
+pub struct Attached(#[expect(dead_code, reason = "held for its drop")] Ebpf);
 
 /// The kernel side's counters.
 pub struct Counters(PerCpuArray<MapData, u64>);
@@ -143,7 +144,7 @@ pub fn load(root: &Root, mut wanted: Wanted) -> Result<Probes, LoadError> {
     let mut object = prepare(&wanted)?;
     if try_load(&mut object, "tap_state", Hook::Typed("inet_sock_set_state"), btf.as_ref()).is_err()
     {
-        wanted.settings.witness_by_cookie = 1;
+        wanted.settings.by_cookie = 1;
         object = prepare(&wanted)?;
     }
     fill(&mut object, &wanted)?;
@@ -310,7 +311,7 @@ fn take(mut object: Ebpf, outcomes: Vec<Outcome>) -> Result<Probes, LoadError> {
         verdicts,
         snapshot,
         outcomes,
-        _object: object,
+        attached: Attached(object),
     })
 }
 

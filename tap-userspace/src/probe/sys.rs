@@ -98,3 +98,11 @@ unsafe fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     // SAFETY: by the caller, the descriptor is new and ours.
     Ok(unsafe { OwnedFd::from_raw_fd(result as RawFd) })
 }
+
+/// Lifts the limit on locked memory, against which maps count before 5.11. Without the right to do
+/// so nothing happens: newer kernels do not ask.
+pub fn unlimit_locked_memory() {
+    let none = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: a whole structure that outlives the call.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const none) };
+}
