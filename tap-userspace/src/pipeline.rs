@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use tap_common::{record::Close, settings::Verdict};
+use tap_common::{
+    record::{Close, Open},
+    settings::Verdict,
+};
 
 use crate::{
     connection::{
@@ -187,21 +190,28 @@ impl Tracer {
     /// Takes in connections older than tap, once they have been listed.
     fn take_listings(&mut self) {
         while let Ok(listing) = self.listings.try_recv() {
+            // What the rings held when the list was made comes first, or an old list would bring
+            // back what has closed since.
+            self.round();
             for (address, port) in &listing.listeners {
                 self.table.listens(*address, *port);
                 self.record(&Frame::Listens(*address, *port));
             }
-            for listed in &listing.connections {
-                let open = listed.open;
-                let process = self.processes.lookup(listed.tgid, "");
-                if let Some(recorder) = &mut self.recorder {
-                    let told = recorder.process(listed.tgid, process.as_ref());
-                    keep(&mut self.failed, told);
-                }
-                self.record(&Frame::Listed(decode::bytes_of(&open).to_vec()));
-                self.table.preexisting(&open, process);
+            for open in &listing.connections {
+                self.take_listed(open);
             }
         }
+    }
+
+    /// A connection older than tap, or one whose owner nobody else has told.
+    fn take_listed(&mut self, open: &Open) {
+        let tgid = open.connection.tgid;
+        let process = self.processes.lookup(tgid, "");
+        if let Some(recorder) = &mut self.recorder {
+            keep(&mut self.failed, recorder.process(tgid, process.as_ref()));
+        }
+        self.record(&Frame::Listed(decode::bytes_of(open).to_vec()));
+        self.table.listed(open, process);
     }
 
     /// A snapshot where one is wanted: some connection is due for its next segment, or records

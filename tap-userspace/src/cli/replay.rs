@@ -113,15 +113,10 @@ impl Replay {
             Frame::Listed(bytes) => {
                 if let Ok(Record::Open(open)) = decode(&bytes) {
                     let process = self.processes.get(&open.connection.tgid).cloned();
-                    self.table.preexisting(&open, process);
+                    self.table.listed(&open, process);
                 }
             }
             Frame::Listens(address, port) => self.table.listens(address, port),
-            Frame::Owner(cookie, tgid) => {
-                if let Some(process) = self.processes.get(&tgid) {
-                    self.table.set_owner(cookie, process.clone());
-                }
-            }
             Frame::Flush(bytes) => self.table.flush(&pipeline::closes(&bytes)),
         }
     }

@@ -81,3 +81,60 @@ fn is_abort(close: &Close) -> bool {
 const fn has(close: &Close, flag: u16) -> bool {
     close.connection.flags & flag != 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::entry::without_word;
+
+    const EST: u16 = flags::ESTABLISHED;
+
+    fn ending(set: u16, error: i32, old_state: u8, unanswered: bool) -> Ending {
+        let mut close = without_word(super::super::entry::EMPTY, 0);
+        close.connection.flags = set;
+        close.error = error as u16;
+        close.error_known = 1;
+        close.old_state = old_state;
+        of(&close, unanswered)
+    }
+
+    #[test]
+    fn every_end_has_its_state() {
+        use State::*;
+        let (local, peer) = (Some(ResetBy::Local), Some(ResetBy::Peer));
+        let rst = flags::RST_RECEIVED;
+        // flags, sk_err, state before, request unanswered → state, by whom, error
+        let rows = [
+            (rst, libc::ECONNREFUSED, 2, false, Refused, None, Some("refused")),
+            (0, libc::ETIMEDOUT, 2, false, TimedOut, None, Some("timeout")),
+            (0, libc::EHOSTUNREACH, 2, false, Unreachable, None, Some("unreachable")),
+            (0, libc::ENETUNREACH, 2, false, Unreachable, None, Some("unreachable")),
+            (0, 0, 2, false, Aborted, None, None),
+            (EST, 0, 9, true, Closed, None, None),
+            (EST, 0, 5, false, Closed, None, None),
+            (EST, 0, 11, false, Closed, None, None),
+            (EST | rst, libc::ECONNRESET, 1, false, Reset, peer, None),
+            (EST | rst, libc::ECONNRESET, 1, true, Reset, peer, Some("reset")),
+            (EST | rst, libc::EPIPE, 8, false, Reset, peer, None),
+            (EST, libc::ECONNRESET, 4, false, Reset, local, None),
+            (EST, 0, 1, false, Reset, local, None),
+            (EST, 0, 8, true, Reset, local, Some("reset")),
+            (EST, libc::ETIMEDOUT, 1, false, TimedOut, None, Some("timeout")),
+            (EST, libc::EHOSTUNREACH, 1, false, Unreachable, None, Some("unreachable")),
+        ];
+        for (set, error, old, unanswered, state, reset_by, error_type) in rows {
+            let wanted = Ending { state, reset_by, error_type };
+            assert_eq!(ending(set, error, old, unanswered), wanted, "{set:#x} {error} {old}");
+        }
+    }
+
+    #[test]
+    fn unacknowledged_data_makes_a_reset_an_error() {
+        let mut close = without_word(super::super::entry::EMPTY, 0);
+        close.connection.flags = EST | flags::RST_RECEIVED;
+        close.old_state = 1;
+        assert_eq!(of(&close, false).error_type, None);
+        close.unacknowledged = 1;
+        assert_eq!(of(&close, false).error_type, Some("reset"));
+    }
+}

@@ -406,7 +406,7 @@ pub fn without_word(connection: record::Connection, now_ns: u64) -> Close {
     }
 }
 
-const EMPTY: record::Connection = record::Connection {
+pub(super) const EMPTY: record::Connection = record::Connection {
     tuple: record::Tuple {
         local: [0; 16],
         remote: [0; 16],

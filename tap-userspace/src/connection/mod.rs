@@ -9,3 +9,5 @@ pub mod entry;
 pub mod identity;
 pub mod model;
 pub mod table;
+#[cfg(test)]
+mod table_tests;

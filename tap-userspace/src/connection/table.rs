@@ -65,6 +65,9 @@ pub struct Table {
     /// that were under way have come.
     own: VecDeque<(u64, u64)>,
     listeners: HashSet<(IpAddr, u16)>,
+    /// Sockets whose connection ended before the first listing came: it may still show them.
+    ended: Option<HashSet<u64>>,
+    was_listed: bool,
     now_ns: u64,
     clock_offset: i64,
     counts: Counts,
@@ -82,6 +85,8 @@ impl Table {
             waiting: VecDeque::new(),
             own: VecDeque::new(),
             listeners: HashSet::new(),
+            ended: Some(HashSet::new()),
+            was_listed: false,
             now_ns: 0,
             clock_offset: 0,
             counts: Counts::default(),
@@ -271,6 +276,9 @@ impl Table {
     }
 
     fn export_closed(&mut self, entry: Entry, close: &Close) {
+        if let Some(ended) = &mut self.ended {
+            ended.insert(close.header.cookie);
+        }
         let terms = terms(&self.settings, &self.identities, &self.listeners);
         self.finished.push(entry.close(close, &terms));
     }
@@ -278,6 +286,9 @@ impl Table {
     /// The end of a round over the rings; `drained` tells that the data ring was empty. Finishes
     /// closes whose missing records will not come any more.
     pub fn tick(&mut self, drained: bool) {
+        if self.was_listed {
+            self.ended = None;
+        }
         while drained && let Some(&(since, cookie)) = self.own.front() {
             if self.now_ns.saturating_sub(since) < LINGER_NS {
                 break;
@@ -396,35 +407,28 @@ impl Table {
         }
     }
 
-    /// Takes in a connection that was open before tap, from the host's list of sockets.
-    pub fn preexisting(&mut self, listed: &Open, process: Option<Arc<Process>>) {
-        if self.entries.contains_key(&listed.header.cookie) {
-            return;
+    /// Takes in a connection from the host's list of sockets: one that is older than tap, or an
+    /// owner for one that has none.
+    pub fn listed(&mut self, listed: &Open, process: Option<Arc<Process>>) {
+        self.was_listed = true;
+        let cookie = listed.header.cookie;
+        let own = listed.connection.tgid != 0 && listed.connection.tgid == self.settings.self_tgid;
+        if let Some(entry) = self.entries.get_mut(&cookie) {
+            if entry.process.is_none() {
+                entry.process = process;
+            }
+        } else if !own && !self.ended.as_ref().is_some_and(|ended| ended.contains(&cookie)) {
+            let entry = self.entry(cookie, listed.header.generation);
+            entry.learn(&listed.connection);
+            entry.in_storage = false;
+            entry.process = process;
         }
-        let entry = self.entry(listed.header.cookie, listed.header.generation);
-        entry.learn(&listed.connection);
-        entry.in_storage = false;
-        entry.process = process;
     }
 
     /// An address and port that somebody listens on.
     pub fn listens(&mut self, address: IpAddr, port: u16) {
+        self.was_listed = true;
         self.listeners.insert((address, port));
-    }
-
-    /// Entries that have no owner yet, with the cookie that names them.
-    pub fn without_owner(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        self.entries
-            .iter()
-            .filter(|(_, entry)| entry.known && entry.process.is_none())
-            .map(|(cookie, entry)| (*cookie, entry))
-    }
-
-    /// Gives a connection the owner that a look at the host's sockets proved.
-    pub fn set_owner(&mut self, cookie: u64, process: Arc<Process>) {
-        if let Some(entry) = self.entries.get_mut(&cookie) {
-            entry.process.get_or_insert(process);
-        }
     }
 
     /// The end: everything that is open goes out with what the last snapshot says of it.

@@ -1,5 +1,5 @@
-//! The few system calls that no library wraps: a detached cgroup2 mount, entering another cgroup
-//! namespace, and the link of a map iterator. Everything `unsafe` of them stays here.
+//! The few system calls that no library wraps: a detached cgroup2 mount, entering another
+//! namespace, the link of a map iterator, a dump of sockets. Everything `unsafe` of them stays here.
 
 use std::{
     ffi::CStr,
@@ -27,12 +27,49 @@ pub fn detached_cgroup2() -> io::Result<File> {
     }
 }
 
-/// Moves the calling thread into the cgroup namespace `of`. Use a thread of its own for it.
-pub fn enter_cgroup_namespace(of: &File) -> io::Result<()> {
+/// Moves the calling thread into the namespace `of`, which is of `kind` (`CLONE_NEW…`). Use a
+/// thread of its own for it.
+pub fn enter_namespace(of: &File, kind: libc::c_int) -> io::Result<()> {
     // SAFETY: a plain system call on a valid descriptor.
-    match unsafe { libc::setns(of.as_raw_fd(), libc::CLONE_NEWCGROUP) } {
+    match unsafe { libc::setns(of.as_raw_fd(), kind) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sends `request` over a new `NETLINK_SOCK_DIAG` socket of the calling thread's network namespace
+/// and hands each datagram of the answer to `each`, until that says that the dump is over.
+pub fn sock_diag(request: &[u8], mut each: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: plain system calls; the buffer and the request outlive them, lengths are theirs.
+    unsafe {
+        let socket = owned(libc::c_long::from(libc::socket(
+            libc::AF_NETLINK,
+            kind,
+            libc::NETLINK_SOCK_DIAG,
+        )))?;
+        let fd = socket.as_raw_fd();
+        if libc::send(fd, request.as_ptr().cast(), request.len(), 0) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut buffer = vec![0u8; 1 << 16];
+        loop {
+            let len = libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0);
+            match usize::try_from(len) {
+                Ok(0) => return Ok(()),
+                Ok(len) => {
+                    if each(&buffer[..len]) {
+                        return Ok(());
+                    }
+                }
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
     }
 }
 

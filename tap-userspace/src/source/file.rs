@@ -36,12 +36,10 @@ pub enum Frame {
     Tick(bool),
     /// A snapshot: close records one after another.
     Snapshot(Vec<u8>),
-    /// A connection older than tap, as an open record; its process by an earlier frame.
+    /// A connection from the host's list of sockets, as an open record.
     Listed(Vec<u8>),
     /// An address and port that somebody listens on.
     Listens(IpAddr, u16),
-    /// An owner that a look at the host's sockets proved: cookie and process.
-    Owner(u64, u32),
     /// The end, with the last snapshot.
     Flush(Vec<u8>),
 }
@@ -121,11 +119,8 @@ impl Writer {
                 };
                 self.write(7, &[&address, &port.to_le_bytes()])
             }
-            Frame::Owner(cookie, tgid) => {
-                self.write(8, &[&cookie.to_le_bytes(), &tgid.to_le_bytes()])
-            }
             Frame::Flush(bytes) => {
-                self.write(9, &[bytes])?;
+                self.write(8, &[bytes])?;
                 self.file.flush()
             }
         }
@@ -221,8 +216,7 @@ fn parse(body: &[u8]) -> Option<Frame> {
             let port = u16::from_le_bytes(body.get(16..18)?.try_into().ok()?);
             Frame::Listens(std::net::Ipv6Addr::from(octets).to_canonical(), port)
         }
-        8 => Frame::Owner(eight(0)?, four(8)?),
-        9 => Frame::Flush(body.to_vec()),
+        8 => Frame::Flush(body.to_vec()),
         _ => return None,
     })
 }
@@ -254,7 +248,6 @@ mod tests {
             Frame::Process(7, Some(Arc::new(process))),
             Frame::Process(8, None),
             Frame::Record(vec![1, 2, 3]),
-            Frame::Owner(9, 7),
             Frame::Tick(true),
             Frame::Listed(vec![4]),
             Frame::Snapshot(vec![]),
