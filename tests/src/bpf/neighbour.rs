@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::{Attr, call, call_for_fd, command, open_cgroup_root};
 
 const MAP_TYPE_ARRAY: u32 = 2;
+const PROG_TYPE_CGROUP_SKB: u32 = 8;
 const PROG_TYPE_SOCK_OPS: u32 = 13;
 const ATTACH_SOCK_OPS: u32 = 3;
 
@@ -52,9 +53,9 @@ pub struct Neighbour {
 impl Neighbour {
     /// At whatever happens to a socket it overwrites its callback flags with none.
     pub fn rude() -> Result<Self> {
-        let program = load(&[set(2, 0), call_helper(SOCK_OPS_CB_FLAGS_SET), YES, EXIT])?;
+        let program = load_sock_ops(&[set(2, 0), call_helper(SOCK_OPS_CB_FLAGS_SET), YES, EXIT])?;
         Ok(Self {
-            _link: Some(attach(&program)?),
+            _link: Some(attach(&program, ATTACH_SOCK_OPS)?),
             _program: program,
             count: None,
         })
@@ -64,7 +65,7 @@ impl Neighbour {
     /// know of no other), and counts those that come.
     pub fn counting_rtt() -> Result<Self> {
         let count = array_of_one()?;
-        let program = load(&[
+        let program = load_sock_ops(&[
             copy(6, 1),
             (0x61, 0x62, 0, 0), // r2 = ctx->op
             (0x15, 2, 6, RTT),
@@ -88,7 +89,7 @@ impl Neighbour {
             EXIT,
         ])?;
         Ok(Self {
-            _link: Some(attach(&program)?),
+            _link: Some(attach(&program, ATTACH_SOCK_OPS)?),
             _program: program,
             count: Some(count),
         })
@@ -97,7 +98,7 @@ impl Neighbour {
     /// Only loaded: shows whether BPF can be used at all.
     pub fn load_idle() -> Result<Self> {
         Ok(Self {
-            _program: load(&[YES, EXIT])?,
+            _program: load_sock_ops(&[YES, EXIT])?,
             _link: None,
             count: None,
         })
@@ -125,7 +126,16 @@ impl Neighbour {
     }
 }
 
-fn load(program: &[Insn]) -> Result<OwnedFd> {
+fn load_sock_ops(program: &[Insn]) -> Result<OwnedFd> {
+    load(program, PROG_TYPE_SOCK_OPS, ATTACH_SOCK_OPS)
+}
+
+/// A packet program that lets everything pass.
+pub(super) fn load_empty_packets(attach_type: u32) -> Result<OwnedFd> {
+    load(&[YES, EXIT], PROG_TYPE_CGROUP_SKB, attach_type)
+}
+
+fn load(program: &[Insn], kind: u32, expected_attach_type: u32) -> Result<OwnedFd> {
     #[repr(C)]
     struct Fields {
         kind: u32,
@@ -135,6 +145,11 @@ fn load(program: &[Insn]) -> Result<OwnedFd> {
         log_level: u32,
         log_size: u32,
         log: u64,
+        kernel_version: u32,
+        program_flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        expected_attach_type: u32,
     }
     let code: Vec<u8> = program
         .iter()
@@ -147,13 +162,18 @@ fn load(program: &[Insn]) -> Result<OwnedFd> {
         .collect();
     let mut log = vec![0_u8; 16 << 10];
     let fields = Fields {
-        kind: PROG_TYPE_SOCK_OPS,
+        kind,
         count: program.len() as u32,
         instructions: code.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
         log_level: 1,
         log_size: log.len() as u32,
         log: log.as_mut_ptr() as u64,
+        kernel_version: 0,
+        program_flags: 0,
+        name: [0; 16],
+        interface: 0,
+        expected_attach_type,
     };
     call_for_fd(command::PROG_LOAD, fields).with_context(|| {
         let end = log.iter().position(|byte| *byte == 0).unwrap_or(0);
@@ -164,7 +184,7 @@ fn load(program: &[Insn]) -> Result<OwnedFd> {
     })
 }
 
-fn attach(program: &OwnedFd) -> Result<OwnedFd> {
+pub(super) fn attach(program: &OwnedFd, attach_type: u32) -> Result<OwnedFd> {
     #[repr(C)]
     struct Fields {
         program: i32,
@@ -176,7 +196,7 @@ fn attach(program: &OwnedFd) -> Result<OwnedFd> {
     let fields = Fields {
         program: program.as_raw_fd(),
         target: root.as_raw_fd(),
-        attach_type: ATTACH_SOCK_OPS,
+        attach_type,
         flags: 0,
     };
     call_for_fd(command::LINK_CREATE, fields).context("attaching to the cgroup root")
