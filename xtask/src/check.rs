@@ -3,28 +3,51 @@
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
 use crate::command;
 use crate::deny;
 use crate::readme;
 use crate::report::step;
-use crate::setup::{self, Scope, Toolchain};
+use crate::setup::{self, Scope};
 use crate::test;
 use crate::workspace::{Workspace, cargo};
 
-/// Runs every check; the tests come last, so that the output ends with their sum.
-pub fn run(workspace: &Workspace, tests: bool) -> Result<()> {
-    format(workspace)?;
-    readme::check(workspace)?;
-    let toolchain = setup::run(workspace, Scope::Build)?;
-    lint_host(workspace)?;
-    lint_kernel(workspace, &toolchain)?;
-    deny::check(workspace)?;
-    if tests {
-        test::run(workspace, None)?;
-        readme::check_daemon(workspace)?;
+/// One check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Step {
+    /// rustfmt's format.
+    Format,
+    /// The README's commands.
+    Readme,
+    /// clippy on everything that runs on the host.
+    LintHost,
+    /// clippy on the kernel programs.
+    LintKernel,
+    /// Licences, bans and sources of the dependencies.
+    Dependencies,
+    /// Every test.
+    Tests,
+}
+
+/// Runs the named checks, or all; the tests come last, so that the output ends with their sum.
+pub fn run(workspace: &Workspace, steps: &[Step]) -> Result<()> {
+    for step in Step::value_variants() {
+        if !steps.is_empty() && !steps.contains(step) {
+            continue;
+        }
+        match step {
+            Step::Format => format(workspace)?,
+            Step::Readme => readme::check(workspace)?,
+            Step::LintHost => lint_host(workspace)?,
+            Step::LintKernel => lint_kernel(workspace)?,
+            Step::Dependencies => deny::check(workspace)?,
+            Step::Tests => {
+                test::run(workspace, None)?;
+                readme::check_daemon(workspace)?;
+            }
+        }
     }
-    step("check: all passed");
     Ok(())
 }
 
@@ -34,17 +57,29 @@ fn format(workspace: &Workspace) -> Result<()> {
         .context("the format is not rustfmt's: run `cargo fmt --all`")
 }
 
+/// Lints in the profile of the release build: its macros and build scripts are then there already,
+/// or will be.
 fn lint_host(workspace: &Workspace) -> Result<()> {
+    setup::run(workspace, Scope::Build)?;
     step("check: clippy, host side, warnings denied");
     let mut clippy = host(workspace);
-    clippy.args(["clippy", "--locked", "--workspace", "--exclude", "tap-ebpf", "--all-targets"]);
+    clippy.args([
+        "clippy",
+        "--release",
+        "--locked",
+        "--workspace",
+        "--exclude",
+        "tap-ebpf",
+        "--all-targets",
+    ]);
     command::run(clippy.args(["--", "-D", "warnings"]))
 }
 
 /// Lints the programs with the toolchain that builds them. That no toolchain here can is said, but
 /// does not fail the check: the object itself has been built by then, warnings and all.
-fn lint_kernel(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
-    if let Err(error) = setup::clippy(toolchain) {
+fn lint_kernel(workspace: &Workspace) -> Result<()> {
+    let toolchain = setup::run(workspace, Scope::Build)?;
+    if let Err(error) = setup::clippy(&toolchain) {
         step(format_args!("check: SKIPPED clippy of the kernel side: {error:#}"));
         return Ok(());
     }

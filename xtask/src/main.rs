@@ -56,9 +56,8 @@ enum Task {
     },
     /// Everything that CI runs: format, lints on both sides, dependencies, README, tests.
     Check {
-        /// Leave the tests out.
-        #[arg(long)]
-        no_tests: bool,
+        /// Only these.
+        steps: Vec<check::Step>,
     },
 }
 
@@ -86,6 +85,6 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Build => daemon::build(&workspace).map(drop),
         Task::Run { args } => daemon::run(&workspace, &args),
         Task::Test { filter } => test::run(&workspace, filter.as_deref()),
-        Task::Check { no_tests } => check::run(&workspace, !no_tests),
+        Task::Check { steps } => check::run(&workspace, &steps),
     }
 }
