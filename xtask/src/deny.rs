@@ -16,7 +16,7 @@ pub fn check(workspace: &Workspace) -> Result<()> {
     install(workspace)?;
     step("check: cargo deny: licences, bans, sources");
     let mut deny = Command::new(workspace.tool("cargo-deny"));
-    deny.args(["--workspace", "--all-features", "--offline", "check", "--hide-inclusion-graph"])
+    deny.args(["--workspace", "--all-features", "--locked", "check", "--hide-inclusion-graph"])
         .args(["licenses", "bans", "sources"])
         .current_dir(&workspace.root)
         .env("CARGO", cargo());
