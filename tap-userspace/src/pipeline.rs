@@ -9,7 +9,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc,
     },
     time::Duration,
 };
@@ -26,7 +25,7 @@ use crate::{
         table::{Settings, Table},
         identity::Identities,
     },
-    enrich::{listing::Listing, process::Processes},
+    enrich::{listing::Lister, process::Processes},
     observe::{Board, Picture},
     probe::load::{Plain, Probes},
     source::{
@@ -59,8 +58,6 @@ pub struct Parts {
     pub board: Board,
     /// Writes what comes in, if wanted.
     pub recorder: Option<Writer>,
-    /// Connections older than tap, when they have been listed.
-    pub listings: mpsc::Receiver<Listing>,
     /// Set to end.
     pub stop: Arc<AtomicBool>,
 }
@@ -84,7 +81,7 @@ pub struct Tracer {
     board: Board,
     picture: Picture,
     recorder: Option<Writer>,
-    listings: mpsc::Receiver<Listing>,
+    lister: Lister,
     /// The first write error; the thread ends on it.
     failed: Option<io::Error>,
     lost_before: u64,
@@ -102,6 +99,9 @@ struct Kernel {
 pub fn trace(parts: Parts) -> Result<Picture, TraceError> {
     let stop = parts.stop.clone();
     let mut tracer = Tracer::new(parts);
+    // Connections that were there before, and the processes that were.
+    tracer.lister.ask();
+    tracer.processes.scan();
     let mut housekept = 0;
     let mut snapped = tracer.clock.now().0;
     while !stop.load(Relaxed) && tracer.failed.is_none() {
@@ -110,6 +110,9 @@ pub fn trace(parts: Parts) -> Result<Picture, TraceError> {
             housekept = now;
             tracer.publish(now, true);
             tracer.take_listings();
+            if tracer.table.wants_owners() {
+                tracer.lister.ask();
+            }
         }
         if now - snapped >= SNAPSHOT.as_nanos() as u64 {
             snapped = now;
@@ -139,7 +142,7 @@ impl Tracer {
             board: parts.board,
             picture: Picture::default(),
             recorder: parts.recorder,
-            listings: parts.listings,
+            lister: Lister::default(),
             failed: None,
             lost_before: 0,
         }
@@ -189,7 +192,7 @@ impl Tracer {
 
     /// Takes in connections older than tap, once they have been listed.
     fn take_listings(&mut self) {
-        while let Ok(listing) = self.listings.try_recv() {
+        while let Some(listing) = self.lister.take() {
             // What the rings held when the list was made comes first, or an old list would bring
             // back what has closed since.
             self.round();

@@ -5,7 +5,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc,
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -20,7 +19,6 @@ use crate::{
     admin::{self, server::Admin},
     config::{environment::Environment, file::Config},
     connection::{identity::Identities, table},
-    enrich::listing,
     export::Exporters,
     observe::{Board, Picture},
     pipeline::{self, Parts, TraceError},
@@ -78,7 +76,6 @@ pub fn run(global: &Global, arguments: &RunArguments, record: Option<&Path>) -> 
         sink: Box::new(move |batch| sink.offer(batch)),
         board,
         recorder,
-        listings: list_in_background(),
         stop: stop.clone(),
     };
     let tracer = spawn("tap-trace", move || pipeline::trace(parts))?;
@@ -175,19 +172,6 @@ fn announce(probes: &load::Probes, root: &cgroup::Root, neighbour: bool, takeove
              get random ids. Stop one of them, or start this one with --takeover."
         );
     }
-}
-
-/// Lists connections older than tap on a thread of its own: a host may have very many.
-fn list_in_background() -> mpsc::Receiver<listing::Listing> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let listed = spawn("tap-list", move || {
-        // Nobody takes it if tap ends first.
-        drop(sender.send(listing::host()));
-    });
-    if let Err(failure) = listed {
-        tracing::warn!(%failure, "Connections older than tap are found when they next send.");
-    }
-    receiver
 }
 
 fn spawn<T: Send + 'static>(

@@ -61,6 +61,8 @@ pub struct Table {
     ages: VecDeque<(u64, u64, u32)>,
     /// Closes that wait for records: (cookie, generation).
     waiting: VecDeque<(u64, u32)>,
+    /// Connections that opened without an owner: (since, cookie).
+    ownerless: VecDeque<(u64, u64)>,
     /// Connections of tap itself, which no close ends: (since, cookie). They stay until the records
     /// that were under way have come.
     own: VecDeque<(u64, u64)>,
@@ -83,6 +85,7 @@ impl Table {
             entries: HashMap::new(),
             ages: VecDeque::new(),
             waiting: VecDeque::new(),
+            ownerless: VecDeque::new(),
             own: VecDeque::new(),
             listeners: HashSet::new(),
             ended: Some(HashSet::new()),
@@ -138,6 +141,8 @@ impl Table {
         entry.learn(&open.connection);
         if let Some(process) = process {
             entry.process = Some(process.clone());
+        } else if self.ownerless.len() < self.settings.capacity {
+            self.ownerless.push_back((self.now_ns, open.header.cookie));
         }
         self.finish_if_complete(open.header.cookie);
     }
@@ -423,6 +428,21 @@ impl Table {
             entry.in_storage = false;
             entry.process = process;
         }
+    }
+
+    /// Whether some connection has been without an owner for a second, and no look at the host's
+    /// sockets was asked for it: MPTCP's subflows are never used by a process themselves. Asks once
+    /// for each.
+    pub fn wants_owners(&mut self) -> bool {
+        const SECOND_NS: u64 = 1_000_000_000;
+        let mut wants = false;
+        while let Some(&(since, cookie)) = self.ownerless.front()
+            && self.now_ns.saturating_sub(since) > SECOND_NS
+        {
+            self.ownerless.pop_front();
+            wants |= self.entries.get(&cookie).is_some_and(|entry| entry.process.is_none());
+        }
+        wants
     }
 
     /// An address and port that somebody listens on.

@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
 };
 
 use tap_common::record::{Connection, Header, Kind, Lane, Open, Tuple, flags};
@@ -19,6 +20,46 @@ pub struct Listing {
     /// Connections, as the kernel programs would have told of them; a proven owner stands in
     /// `connection.tgid`.
     pub connections: Vec<Open>,
+}
+
+/// Lists the host on threads of its own, when asked: a host may have very many sockets.
+#[derive(Debug)]
+pub struct Lister {
+    sender: SyncSender<Listing>,
+    receiver: Receiver<Listing>,
+    busy: bool,
+}
+
+impl Default for Lister {
+    fn default() -> Self {
+        let (sender, receiver) = sync_channel(1);
+        Self { sender, receiver, busy: false }
+    }
+}
+
+impl Lister {
+    /// Asks for a listing, unless one is being made.
+    pub fn ask(&mut self) {
+        if self.busy {
+            return;
+        }
+        let sender = self.sender.clone();
+        let made = move || {
+            // Nobody takes it if tap ends first.
+            drop(sender.send(host()));
+        };
+        match std::thread::Builder::new().name("tap-list".into()).spawn(made) {
+            Ok(_) => self.busy = true,
+            Err(error) => tracing::warn!(%error, "The host's sockets are not listed."),
+        }
+    }
+
+    /// A listing that was made.
+    pub fn take(&mut self) -> Option<Listing> {
+        let listing = self.receiver.try_recv().ok()?;
+        self.busy = false;
+        Some(listing)
+    }
 }
 
 /// Lists the host.

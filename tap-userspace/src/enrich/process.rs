@@ -67,6 +67,16 @@ impl Processes {
         }
     }
 
+    /// Reads every process that runs now: a child that one of them makes, and that is gone before
+    /// it is asked for, runs what its parent ran.
+    pub fn scan(&mut self) {
+        let entries = fs::read_dir(&self.proc).into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        for pid in pids.take(CAPACITY).collect::<Vec<u32>>() {
+            drop(self.lookup(pid, ""));
+        }
+    }
+
     /// Who `pid` is; `/proc` is asked at once if it was not seen before. `comm` names a process
     /// that has ended meanwhile.
     pub fn lookup(&mut self, pid: u32, comm: &str) -> Option<Arc<Process>> {
