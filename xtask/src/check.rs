@@ -1,71 +1,94 @@
-//! What CI runs.
+//! `cargo xtask check`: exactly what CI runs, in the order in which mistakes are cheapest to find.
 
-use std::{fs, time::Instant};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context, Result};
+use clap::ValueEnum;
 
-use crate::{
-    build,
-    command::{command, root, run},
-    ebpf, setup,
-};
+use crate::command;
+use crate::deny;
+use crate::readme;
+use crate::report::step;
+use crate::setup::{self, Scope};
+use crate::test;
+use crate::workspace::{Workspace, cargo};
 
-/// The release of cargo-deny that reads deny.toml.
-const DENY: &str = "0.19.0";
-
-/// Format, lints, licences, README, tests; the first failure ends it.
-pub fn check() -> Result<()> {
-    let steps: [(&str, fn() -> Result<()>); 7] = [
-        ("set-up", || setup::setup(true)),
-        ("format", format),
-        ("README commands", readme),
-        ("lints, kernel side", ebpf::clippy),
-        ("lints, daemon and tools", clippy),
-        ("licences and bans", deny),
-        ("tests", || build::test(&[])),
-    ];
-    for (name, step) in steps {
-        let began = Instant::now();
-        eprintln!("xtask: {name}");
-        step().with_context(|| format!("check: {name}"))?;
-        eprintln!("xtask: {name} passed in {:.0?}", began.elapsed());
-    }
-    Ok(())
+/// One check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Step {
+    /// rustfmt's format.
+    Format,
+    /// The README's commands.
+    Readme,
+    /// clippy on everything that runs on the host.
+    LintHost,
+    /// clippy on the kernel programs.
+    LintKernel,
+    /// Licences, bans and sources of the dependencies.
+    Dependencies,
+    /// Every test.
+    Tests,
 }
 
-fn format() -> Result<()> {
-    run(command("cargo").args(["fmt", "--all", "--check"]), "find the sources formatted")
-}
-
-fn clippy() -> Result<()> {
-    let mut cargo = command("cargo");
-    cargo.args(["clippy", "--release", "--locked", "--workspace", "--exclude", "tap-ebpf"]);
-    cargo.args(["--all-targets", "--quiet", "--", "-D", "warnings"]);
-    run(&mut cargo, "find no warnings")
-}
-
-fn deny() -> Result<()> {
-    let deny = setup::tool("cargo-deny", DENY, "it checks licences and banned crates")?;
-    let mut command = command(deny);
-    // Advisories need a database that is fetched; they are for a machine with a network.
-    command.args(["--offline", "check", "bans", "licenses", "sources"]);
-    run(&mut command, "find licences and bans in order")
-}
-
-/// The README's commands are those that `cargo xtask` has.
-fn readme() -> Result<()> {
-    let text = fs::read_to_string(root().join("README.md")).context("cannot read README.md")?;
-    let known = ["setup", "ebpf", "build", "run", "test", "check", "kernels", "bench wire"];
-    let mut seen = 0;
-    for line in text.lines().map(str::trim) {
-        let Some(rest) = line.strip_prefix("cargo xtask ") else { continue };
-        seen += 1;
-        if !known.iter().any(|name| rest == *name || rest.starts_with(&format!("{name} "))) {
-            bail!("README.md names `{line}`, which cargo xtask does not have");
+/// Runs the named checks, or all; the tests come last, so that the output ends with their sum.
+pub fn run(workspace: &Workspace, steps: &[Step]) -> Result<()> {
+    for step in Step::value_variants() {
+        if !steps.is_empty() && !steps.contains(step) {
+            continue;
+        }
+        match step {
+            Step::Format => format(workspace)?,
+            Step::Readme => readme::check(workspace)?,
+            Step::LintHost => lint_host(workspace)?,
+            Step::LintKernel => lint_kernel(workspace)?,
+            Step::Dependencies => deny::check(workspace)?,
+            Step::Tests => {
+                test::run(workspace, None)?;
+                readme::check_daemon(workspace)?;
+            }
         }
     }
-    if seen < 2 {
-        bail!("README.md does not show `cargo xtask run` and `cargo xtask test`");
-    }
     Ok(())
+}
+
+fn format(workspace: &Workspace) -> Result<()> {
+    step("check: format");
+    command::run(host(workspace).args(["fmt", "--all", "--check"]))
+        .context("the format is not rustfmt's: run `cargo fmt --all`")
+}
+
+/// Lints in the profile of the release build: its macros and build scripts are then there already,
+/// or will be.
+fn lint_host(workspace: &Workspace) -> Result<()> {
+    setup::run(workspace, Scope::Build)?;
+    step("check: clippy, host side, warnings denied");
+    let mut clippy = host(workspace);
+    clippy.args([
+        "clippy",
+        "--release",
+        "--locked",
+        "--workspace",
+        "--exclude",
+        "tap-ebpf",
+        "--all-targets",
+    ]);
+    command::run(clippy.args(["--", "-D", "warnings"]))
+}
+
+/// Lints the programs with the toolchain that builds them. That no toolchain here can is said, but
+/// does not fail the check: the object itself has been built by then, warnings and all.
+fn lint_kernel(workspace: &Workspace) -> Result<()> {
+    let toolchain = setup::run(workspace, Scope::Build)?;
+    if let Err(error) = setup::clippy(&toolchain) {
+        step(format_args!("check: SKIPPED clippy of the kernel side: {error:#}"));
+        return Ok(());
+    }
+    step(format_args!("check: clippy, kernel side, warnings denied ({})", toolchain.version));
+    command::run(toolchain.cargo(workspace, "clippy")?.args(["--", "-D", "warnings"]))
+}
+
+fn host(workspace: &Workspace) -> Command {
+    let mut command = Command::new(cargo());
+    command.current_dir(&workspace.root);
+    command
 }

@@ -1,106 +1,83 @@
-//! Building and linting the kernel programs.
-//!
-//! Two toolchains do: rustup's stable with the component `rust-src`, whose standard library source
-//! builds with `RUSTC_BOOTSTRAP=1`, or Debian's `rustc-web` with `rust-web-src`. Debian's is
-//! matched to the LLVM that bpf-linker is built with, so it comes first.
+//! The kernel object: built by cargo for `bpfel-unknown-none`, then put where
+//! `tap-userspace/build.rs` looks for it.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::fs;
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use crate::{
-    command::{command, root, run, run_quietly, target},
-    setup::tools,
-};
+use crate::command;
+use crate::report::step;
+use crate::setup::Toolchain;
+use crate::workspace::Workspace;
 
-const TRIPLE: &str = "bpfel-unknown-none";
+const BUILD_LIMIT: Duration = Duration::from_secs(900);
 
-/// A compiler that can build `core` for BPF.
-struct Toolchain {
-    cargo: PathBuf,
-    /// Set where cargo would take another compiler.
-    rustc: Option<PathBuf>,
-    name: &'static str,
+/// What a first build with a toolchain showed.
+pub enum Proof {
+    /// It builds the object.
+    Works(Toolchain),
+    /// It works, but what it was given does not compile: no other toolchain will help.
+    BadSource(String),
 }
 
-fn toolchains() -> Vec<Toolchain> {
-    let mut found = Vec::new();
-    let debian = Path::new("/usr/bin/rustc");
-    if debian.exists() && Path::new("/usr/lib/rustlib/src/rust/library/core").exists() {
-        found.push(Toolchain {
-            cargo: "/usr/bin/cargo".into(),
-            rustc: Some(debian.to_owned()),
-            name: "Debian's rustc-web",
-        });
-    }
-    if source_of("rustc").is_some() {
-        found.push(Toolchain { cargo: "cargo".into(), rustc: None, name: "rustup with rust-src" });
-    }
-    found
+/// Builds with a toolchain that is known to work; cargo does nothing when nothing changed.
+pub fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
+    step("ebpf: building the kernel programs");
+    command::run(&mut toolchain.cargo(workspace, "build")?)?;
+    place(workspace)
 }
 
-/// The standard library's source beside `rustc`, if it is there.
-fn source_of(rustc: &str) -> Option<PathBuf> {
-    let sysroot = run_quietly(command(rustc).args(["--print", "sysroot"]), "ask rustc").ok()?;
-    let source = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
-    source.exists().then_some(source)
+/// Builds with a toolchain that may not work; an error says why it does not.
+pub fn prove(workspace: &Workspace, toolchain: Toolchain) -> Result<Proof> {
+    step(format_args!("ebpf: building the kernel programs to prove {}", toolchain.name));
+    let run = command::captured(&mut toolchain.cargo(workspace, "build")?, BUILD_LIMIT)?;
+    if run.status.success() {
+        place(workspace)?;
+        return Ok(Proof::Works(toolchain));
+    }
+    if is_source_error(&run.errors) {
+        return Ok(Proof::BadSource(run.errors));
+    }
+    bail!("the build failed: {}", command::tail(&run.errors, 15))
 }
 
-/// Builds the kernel object; the first toolchain that works is taken.
-pub fn build() -> Result<PathBuf> {
-    let mut failures = Vec::new();
-    for toolchain in toolchains() {
-        let mut cargo = prepared(&toolchain, "build");
-        cargo.args(["--release", "--quiet"]);
-        match run(&mut cargo, "build the kernel programs") {
-            Ok(()) => return Ok(folder().join(TRIPLE).join("release/tap-ebpf")),
-            Err(error) => failures.push(format!("{}: {error:#}", toolchain.name)),
-        }
-    }
-    if failures.is_empty() {
-        bail!(
-            "no toolchain can build for BPF: install Debian's rustc-web and rust-web-src \
-             (`cargo xtask setup` does), or `rustup component add rust-src`"
-        );
-    }
-    bail!("the kernel programs do not build\n{}", failures.join("\n"));
+/// The compiler got as far as our own crates and did not stop at the linker.
+fn is_source_error(errors: &str) -> bool {
+    let ours = ["`tap-ebpf`", "`tap-common`"];
+    ours.iter().any(|name| errors.contains(&format!("could not compile {name}")))
+        && !errors.contains("linking with")
+        && !errors.contains("could not exec the linker")
 }
 
-/// Lints the kernel side, with warnings denied. Needs a toolchain that has clippy and the source
-/// of `core`.
-pub fn clippy() -> Result<()> {
-    let toolchain = Toolchain { cargo: "cargo".into(), rustc: None, name: "rustup" };
-    if source_of("rustc").is_none() {
-        let mut add = command("rustup");
-        add.args(["component", "add", "rust-src"]);
-        run(&mut add, "add rust-src, which clippy needs for the kernel side")?;
+/// Replaces the object only when it changed: its time is what makes cargo rebuild the daemon.
+fn place(workspace: &Workspace) -> Result<()> {
+    let (from, to) = (workspace.linked_object(), workspace.object());
+    let built = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
+    if fs::read(&to).is_ok_and(|there| there == built) {
+        return Ok(());
     }
-    let mut cargo = prepared(&toolchain, "clippy");
-    cargo.args(["--release", "--quiet", "--", "-D", "warnings"]);
-    run(&mut cargo, "lint the kernel programs")
+    let folder = to.parent().context("the object has no folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    // Renamed into place, so that a cargo that runs beside never reads half of it.
+    let part = folder.with_extension("part");
+    fs::write(&part, &built).with_context(|| format!("cannot write {}", part.display()))?;
+    fs::rename(&part, &to).with_context(|| format!("cannot write {}", to.display()))?;
+    step(format_args!("ebpf: {} ({} bytes)", workspace.shown(&to), built.len()));
+    Ok(())
 }
 
-fn folder() -> PathBuf {
-    target().join("ebpf")
-}
+#[cfg(test)]
+mod tests {
+    use super::is_source_error;
 
-fn prepared(toolchain: &Toolchain, verb: &str) -> Command {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut cargo = command(&toolchain.cargo);
-    if let Some(rustc) = &toolchain.rustc {
-        cargo.env("RUSTC", rustc);
+    #[test]
+    fn a_source_error_is_told_from_a_bad_toolchain() {
+        assert!(is_source_error("error[E0425]: x\nerror: could not compile `tap-ebpf` (bin)"));
+        assert!(!is_source_error(
+            "error: linking with `bpf-linker` failed\nerror: could not compile `tap-ebpf`"
+        ));
+        assert!(!is_source_error("error: could not compile `core`"));
+        assert!(!is_source_error("error: failed to select a version"));
     }
-    cargo
-        .current_dir(root().join("tap-ebpf"))
-        .env("PATH", format!("{}:{path}", tools().join("bin").display()))
-        // `-Z build-std` on a stable compiler.
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf")
-        .env("CARGO_TARGET_DIR", folder())
-        .env_remove("RUSTC_WRAPPER")
-        .args([verb, "--target", TRIPLE, "-Z", "build-std=core", "--locked"]);
-    cargo
 }

@@ -1,72 +1,90 @@
-//! Set-up, builds, tests and measurements of tap: `cargo xtask <command>`.
+//! The project's own tool: what a newcomer, a developer and the CI type.
+//!
+//! Owns the order of things (set up, build the kernel object, build the daemon, test, check); what
+//! comes in is a subcommand, what goes out is an exit code and a word on each step (on stderr).
 
-use anyhow::Result;
-use clap::{Parser, Subcommand};
-
-mod bench;
-mod build;
 mod check;
 mod command;
+mod daemon;
+mod deny;
 mod ebpf;
-mod kernels;
+mod privilege;
+mod readme;
+mod report;
 mod setup;
+mod summary;
+mod test;
+mod workspace;
 
-/// Everything that is done with the sources of tap.
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::setup::Scope;
+use crate::workspace::Workspace;
+
+/// Set-up, builds, tests and checks of tap.
 #[derive(Parser)]
-#[command(name = "cargo xtask", max_term_width = 100)]
-struct Arguments {
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+pub struct Cli {
     #[command(subcommand)]
-    command: Command,
+    task: Task,
 }
 
 #[derive(Subcommand)]
-enum Command {
-    /// Install what is missing to build tap (as root or through sudo); does nothing twice.
+enum Task {
+    /// Set up what is missing on this machine to build and run tap (idempotent).
     Setup {
-        /// Also what the tests use: servers, clients, tools.
+        /// Also what the tests need.
         #[arg(long)]
         tests: bool,
     },
-    /// Build the kernel programs only; prints where they are.
+    /// Build the kernel object and print its path (always optimised: the verifier refuses less).
     Ebpf,
-    /// Set up and build: leaves target/release/tap.
+    /// Set up, then build the daemon in release, with the kernel object in it.
     Build,
-    /// Set up, build and trace this host (as root or through sudo); arguments go to `tap run`.
+    /// Build, then trace the whole host as root; the arguments go to `tap run`.
     Run {
-        /// Arguments of `tap run`.
+        /// Arguments of `tap run`, after `--`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
+        args: Vec<String>,
     },
-    /// Set up, build and run every test: unit, replay, end to end on this kernel.
+    /// Set up, build and run every test: unit, replay and end to end on the live kernel.
     Test {
-        /// Arguments of `cargo test`, as a filter.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
+        /// Run only the tests whose name contains this.
+        filter: Option<String>,
     },
-    /// What CI runs: format, lints of both sides of the kernel line, licences, README, tests.
-    Check,
-    /// Boot stock kernels in QEMU and let tap trace in each.
-    Kernels(kernels::Arguments),
-    /// Measure what tap costs, in interleaved pairs with and without it.
-    Bench {
-        #[command(subcommand)]
-        what: bench::What,
+    /// Everything that CI runs: format, lints on both sides, dependencies, README, tests.
+    Check {
+        /// Only these.
+        steps: Vec<check::Step>,
     },
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Command::Setup { tests } => setup::setup(tests),
-        Command::Ebpf => {
-            setup::setup(false)?;
-            println!("{}", ebpf::build()?.display());
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\ncargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    let workspace = Workspace::find()?;
+    match task {
+        Task::Setup { tests } => {
+            setup::run(&workspace, if tests { Scope::Test } else { Scope::Build }).map(drop)
+        }
+        Task::Ebpf => {
+            setup::run(&workspace, Scope::Build)?;
+            println!("{}", workspace.object().display());
             Ok(())
         }
-        Command::Build => build::build().map(|tap| println!("built {}", tap.display())),
-        Command::Run { arguments } => build::run(&arguments),
-        Command::Test { arguments } => build::test(&arguments),
-        Command::Check => check::check(),
-        Command::Kernels(arguments) => kernels::kernels(&arguments),
-        Command::Bench { what } => bench::bench(&what),
+        Task::Build => daemon::build(&workspace).map(drop),
+        Task::Run { args } => daemon::run(&workspace, &args),
+        Task::Test { filter } => test::run(&workspace, filter.as_deref()),
+        Task::Check { steps } => check::run(&workspace, &steps),
     }
 }
