@@ -143,13 +143,7 @@ fn send(skb: *mut __sk_buff, mut data: Data, payload: u32, at: u32) {
 }
 
 #[inline(always)]
-fn send_class<const N: usize>(
-    skb: *mut __sk_buff,
-    ring: &Ring,
-    data: Data,
-    payload: u32,
-    at: u32,
-) {
+fn send_class<const N: usize>(skb: *mut __sk_buff, ring: &Ring, data: Data, payload: u32, at: u32) {
     let Some(mut slot) = ring.reserve::<Slot<N>>(Kind::Data) else { return };
     let len = read::length::<N>(payload);
     let to = slot.as_mut_ptr();

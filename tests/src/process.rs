@@ -34,12 +34,7 @@ impl Process {
         let mut child = spawn(command).with_context(|| format!("starting {name}"))?;
         let stdout = Lines::of(child.stdout.take());
         let stderr = Lines::of(child.stderr.take());
-        Ok(Self {
-            child,
-            name,
-            stdout,
-            stderr,
-        })
+        Ok(Self { child, name, stdout, stderr })
     }
 
     /// Its process id.
@@ -93,12 +88,7 @@ fn spawn(command: Command) -> Result<Child> {
         Mutex::new(jobs)
     });
     let (answer, answered) = mpsc::channel();
-    keeper
-        .lock()
-        .expect("no holder panics")
-        .send((command, answer))
-        .ok()
-        .context("no keeper")?;
+    keeper.lock().expect("no holder panics").send((command, answer)).ok().context("no keeper")?;
     Ok(answered.recv()??)
 }
 
@@ -131,11 +121,7 @@ impl Lines {
         while reader.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             line.clear();
-            self.inner
-                .lock()
-                .expect("no holder panics")
-                .lines
-                .push(text);
+            self.inner.lock().expect("no holder panics").lines.push(text);
             self.changed.notify_all();
         }
         self.inner.lock().expect("no holder panics").ended = true;
@@ -154,10 +140,7 @@ impl Lines {
 
     /// Those so far that hold `part`.
     pub fn with(&self, part: &str) -> Vec<String> {
-        self.all()
-            .into_iter()
-            .filter(|line| line.contains(part))
-            .collect()
+        self.all().into_iter().filter(|line| line.contains(part)).collect()
     }
 
     /// Waits for the first line that `wanted` makes something of.
@@ -177,11 +160,7 @@ impl Lines {
             if inner.ended || left.is_zero() {
                 bail!("{what} was not printed, only:\n{}", inner.lines.join("\n"));
             }
-            inner = self
-                .changed
-                .wait_timeout(inner, left)
-                .expect("no holder panics")
-                .0;
+            inner = self.changed.wait_timeout(inner, left).expect("no holder panics").0;
         }
     }
 
@@ -189,9 +168,6 @@ impl Lines {
     fn finish(&self) {
         let inner = self.inner.lock().expect("no holder panics");
         let limit = Duration::from_secs(2);
-        drop(
-            self.changed
-                .wait_timeout_while(inner, limit, |inner| !inner.ended),
-        );
+        drop(self.changed.wait_timeout_while(inner, limit, |inner| !inner.ended));
     }
 }

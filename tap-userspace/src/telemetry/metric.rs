@@ -126,11 +126,7 @@ impl Registry {
     }
 
     /// Numbers of `families` that `read` puts in whenever somebody asks.
-    pub fn source(
-        &self,
-        families: &[Family],
-        read: impl Fn(&mut Samples) + Send + Sync + 'static,
-    ) {
+    pub fn source(&self, families: &[Family], read: impl Fn(&mut Samples) + Send + Sync + 'static) {
         self.declare(families);
         self.lock().sources.push(Arc::new(read));
     }
@@ -151,7 +147,8 @@ impl Registry {
         let (mut samples, sources) = {
             let inner = self.lock();
             let held = inner.held.iter();
-            let held = held.map(|(sample, number)| Sample { value: number.value(), ..sample.clone() });
+            let held =
+                held.map(|(sample, number)| Sample { value: number.value(), ..sample.clone() });
             (Samples(held.collect()), inner.sources.clone())
         };
         // A source may take its own locks, so none is held here.

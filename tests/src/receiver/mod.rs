@@ -70,16 +70,8 @@ impl Receiver {
             let store = Arc::clone(&store);
             move || serve(&store, stopped, &tell)
         })?;
-        let (grpc, http) = told
-            .recv_timeout(PATIENCE)
-            .context("the receiver did not start")??;
-        Ok(Self {
-            store,
-            grpc,
-            http,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        let (grpc, http) = told.recv_timeout(PATIENCE).context("the receiver did not start")??;
+        Ok(Self { store, grpc, http, stop: Some(stop), thread: Some(thread) })
     }
 
     /// What `OTEL_EXPORTER_OTLP_ENDPOINT` must say for `protocol`.
@@ -139,10 +131,7 @@ fn serve(
     stopped: oneshot::Receiver<()>,
     tell: &std::sync::mpsc::Sender<Addresses>,
 ) {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return drop(tell.send(Err(error.into()))),
     };
