@@ -44,7 +44,7 @@ pub struct Bytes {
 pub fn bytes(skb: *mut __sk_buff, state: &mut Socket, bytes: Bytes) {
     let begins = begins(state, &bytes);
     let head = u64::from(setting!(head));
-    let wanted = if bytes.offset < head { head - bytes.offset } else { 0 };
+    let wanted = head.saturating_sub(bytes.offset);
     let recorded = begins && within_limit(state, &bytes);
     if !recorded && wanted == 0 {
         return;
