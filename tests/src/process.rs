@@ -76,10 +76,10 @@ impl Drop for Process {
 /// Starts children from one thread that lives as long as the process: a parent-death signal comes
 /// when the starting *thread* ends, and a test's thread ends before the daemon that it shares.
 fn spawn(command: Command) -> Result<Child> {
-    type Job = (Command, mpsc::Sender<std::io::Result<Child>>);
-    static KEEPER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
+    type Job = (Command, mpsc::SyncSender<std::io::Result<Child>>);
+    static KEEPER: OnceLock<Mutex<mpsc::SyncSender<Job>>> = OnceLock::new();
     let keeper = KEEPER.get_or_init(|| {
-        let (jobs, to_do) = mpsc::channel::<Job>();
+        let (jobs, to_do) = mpsc::sync_channel::<Job>(16);
         thread::spawn(move || {
             for (mut command, answer) in to_do {
                 drop(answer.send(command.spawn()));
@@ -87,7 +87,7 @@ fn spawn(command: Command) -> Result<Child> {
         });
         Mutex::new(jobs)
     });
-    let (answer, answered) = mpsc::channel();
+    let (answer, answered) = mpsc::sync_channel(1);
     keeper.lock().expect("no holder panics").send((command, answer)).ok().context("no keeper")?;
     Ok(answered.recv()??)
 }

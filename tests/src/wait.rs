@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, bail};
 
 /// How long a test waits for what should come at once; generous, since the machine is shared.
-pub const PATIENCE: Duration = Duration::from_secs(6);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two looks.
 const STEP: Duration = Duration::from_millis(10);

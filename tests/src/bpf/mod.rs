@@ -2,6 +2,7 @@
 //! tap's programs are gone. Nothing here goes through the daemon's BPF library.
 
 pub mod census;
+pub mod empty;
 pub mod neighbour;
 
 use std::{

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::{Attr, call, call_for_fd, command, open_cgroup_root};
 
 const MAP_TYPE_ARRAY: u32 = 2;
+const PROG_TYPE_CGROUP_SKB: u32 = 8;
 const PROG_TYPE_SOCK_OPS: u32 = 13;
 const ATTACH_SOCK_OPS: u32 = 3;
 
@@ -52,15 +53,15 @@ pub struct Neighbour {
 impl Neighbour {
     /// At whatever happens to a socket it overwrites its callback flags with none.
     pub fn rude() -> Result<Self> {
-        let program = load(&[set(2, 0), call_helper(SOCK_OPS_CB_FLAGS_SET), YES, EXIT])?;
-        Ok(Self { _link: Some(attach(&program)?), _program: program, count: None })
+        let program = load_sock_ops(&[set(2, 0), call_helper(SOCK_OPS_CB_FLAGS_SET), YES, EXIT])?;
+        Ok(Self { _link: Some(attach(&program, ATTACH_SOCK_OPS)?), _program: program, count: None })
     }
 
     /// When a connect is done it asks for RTT callbacks (and for nothing else, as programs do that
     /// know of no other), and counts those that come.
     pub fn counting_rtt() -> Result<Self> {
         let count = array_of_one()?;
-        let program = load(&[
+        let program = load_sock_ops(&[
             copy(6, 1),
             (0x61, 0x62, 0, 0), // r2 = ctx->op
             (0x15, 2, 6, RTT),
@@ -83,12 +84,16 @@ impl Neighbour {
             YES,
             EXIT,
         ])?;
-        Ok(Self { _link: Some(attach(&program)?), _program: program, count: Some(count) })
+        Ok(Self {
+            _link: Some(attach(&program, ATTACH_SOCK_OPS)?),
+            _program: program,
+            count: Some(count),
+        })
     }
 
     /// Only loaded: shows whether BPF can be used at all.
     pub fn load_idle() -> Result<Self> {
-        Ok(Self { _program: load(&[YES, EXIT])?, _link: None, count: None })
+        Ok(Self { _program: load_sock_ops(&[YES, EXIT])?, _link: None, count: None })
     }
 
     /// How many callbacks [`Self::counting_rtt`] had.
@@ -113,7 +118,16 @@ impl Neighbour {
     }
 }
 
-fn load(program: &[Insn]) -> Result<OwnedFd> {
+fn load_sock_ops(program: &[Insn]) -> Result<OwnedFd> {
+    load(program, PROG_TYPE_SOCK_OPS, ATTACH_SOCK_OPS)
+}
+
+/// A packet program that lets everything pass.
+pub(super) fn load_empty_packets(attach_type: u32) -> Result<OwnedFd> {
+    load(&[YES, EXIT], PROG_TYPE_CGROUP_SKB, attach_type)
+}
+
+fn load(program: &[Insn], kind: u32, expected_attach_type: u32) -> Result<OwnedFd> {
     #[repr(C)]
     struct Fields {
         kind: u32,
@@ -123,6 +137,11 @@ fn load(program: &[Insn]) -> Result<OwnedFd> {
         log_level: u32,
         log_size: u32,
         log: u64,
+        kernel_version: u32,
+        program_flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        expected_attach_type: u32,
     }
     let code: Vec<u8> = program
         .iter()
@@ -135,13 +154,18 @@ fn load(program: &[Insn]) -> Result<OwnedFd> {
         .collect();
     let mut log = vec![0_u8; 16 << 10];
     let fields = Fields {
-        kind: PROG_TYPE_SOCK_OPS,
+        kind,
         count: program.len() as u32,
         instructions: code.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
         log_level: 1,
         log_size: log.len() as u32,
         log: log.as_mut_ptr() as u64,
+        kernel_version: 0,
+        program_flags: 0,
+        name: [0; 16],
+        interface: 0,
+        expected_attach_type,
     };
     call_for_fd(command::PROG_LOAD, fields).with_context(|| {
         let end = log.iter().position(|byte| *byte == 0).unwrap_or(0);
@@ -149,7 +173,7 @@ fn load(program: &[Insn]) -> Result<OwnedFd> {
     })
 }
 
-fn attach(program: &OwnedFd) -> Result<OwnedFd> {
+pub(super) fn attach(program: &OwnedFd, attach_type: u32) -> Result<OwnedFd> {
     #[repr(C)]
     struct Fields {
         program: i32,
@@ -158,12 +182,8 @@ fn attach(program: &OwnedFd) -> Result<OwnedFd> {
         flags: u32,
     }
     let root = open_cgroup_root()?;
-    let fields = Fields {
-        program: program.as_raw_fd(),
-        target: root.as_raw_fd(),
-        attach_type: ATTACH_SOCK_OPS,
-        flags: 0,
-    };
+    let fields =
+        Fields { program: program.as_raw_fd(), target: root.as_raw_fd(), attach_type, flags: 0 };
     call_for_fd(command::LINK_CREATE, fields).context("attaching to the cgroup root")
 }
 

@@ -65,7 +65,7 @@ impl Receiver {
     pub fn start() -> Result<Self> {
         let store = Arc::new(Store::default());
         let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
+        let (tell, told) = std::sync::mpsc::sync_channel(2);
         let thread = thread::Builder::new().name("receiver".into()).spawn({
             let store = Arc::clone(&store);
             move || serve(&store, stopped, &tell)
@@ -129,7 +129,7 @@ type Addresses = Result<(SocketAddr, SocketAddr)>;
 fn serve(
     store: &Arc<Store>,
     stopped: oneshot::Receiver<()>,
-    tell: &std::sync::mpsc::Sender<Addresses>,
+    tell: &std::sync::mpsc::SyncSender<Addresses>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

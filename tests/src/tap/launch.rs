@@ -94,8 +94,6 @@ impl Launch {
 
     /// Exports spans to `receiver`, soon.
     pub fn exporting(self, receiver: &Receiver, protocol: Protocol) -> Self {
-        let _ = protocol;
-        let protocol = Protocol::HttpJson; // SHIM
         self.env("OTEL_TRACES_EXPORTER", "otlp")
             .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.name())
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", &receiver.endpoint(protocol))

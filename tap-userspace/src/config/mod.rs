@@ -1,0 +1,4 @@
+//! Where settings come from: the configuration file and the `OTEL_*` environment.
+
+pub mod environment;
+pub mod file;
