@@ -209,8 +209,8 @@ pub enum ConfigError {
         /// Why.
         error: io::Error,
     },
-    /// It is wrong; the message has line and column.
-    #[error("{path}: {error}", path = .path.display())]
+    /// It is wrong.
+    #[error("{path}:{place}{error}", path = .path.display(), place = place(.error))]
     Wrong {
         /// The file.
         path: PathBuf,
@@ -229,6 +229,11 @@ pub enum ConfigError {
         /// Ports named.
         count: usize,
     },
+}
+
+/// Line and column of a mistake, where the parser knows them.
+fn place(error: &serde_yaml::Error) -> String {
+    error.location().map_or_else(|| " ".into(), |at| format!("{}:{}: ", at.line(), at.column()))
 }
 
 impl Config {

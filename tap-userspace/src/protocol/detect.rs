@@ -9,14 +9,19 @@ pub enum Detection {
     Known {
         /// The protocol.
         protocol: Protocol,
+        /// Its version, where these bytes tell (`1.1`).
+        version: Option<&'static str>,
         /// The direction, as in the records, in which the client speaks.
-        client: Option<usize>,
+        client: usize,
     },
     /// Too little to tell.
     NeedMore,
     /// None that tap knows.
     Unknown,
 }
+
+/// Longest request line that is looked at.
+const LINE_MAX: usize = 2048;
 
 /// A first word of this many bytes is no method any more.
 const METHOD_MAX: usize = 16;
@@ -54,9 +59,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub fn detect(receive: &[u8], transmit: &[u8]) -> Detection {
     let looks = [look(receive), look(transmit)];
     for (way, look) in looks.iter().enumerate() {
-        if let Look::Is(protocol, from_client) = look {
-            let client = if *from_client { way } else { 1 - way };
-            return Detection::Known { protocol: *protocol, client: Some(client) };
+        if let Look::Is(protocol, version, from_client) = *look {
+            let client = if from_client { way } else { 1 - way };
+            return Detection::Known { protocol, version, client };
         }
     }
     if looks.iter().any(|look| matches!(look, Look::NeedMore)) {
@@ -69,8 +74,8 @@ pub fn detect(receive: &[u8], transmit: &[u8]) -> Detection {
 /// One direction's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
-    /// This protocol; whether its client speaks here.
-    Is(Protocol, bool),
+    /// This protocol and version; whether its client speaks here.
+    Is(Protocol, Option<&'static str>, bool),
     NeedMore,
     Unknown,
 }
@@ -90,8 +95,8 @@ fn look(head: &[u8]) -> Look {
 /// that answers one. A hello in SSLv2's form is none.
 fn tls(head: &[u8]) -> Look {
     match *head {
-        [22, 3, 0..=4, _, _, 1, ..] => Look::Is(Protocol::Tls, true),
-        [22, 3, 0..=4, _, _, 2, ..] => Look::Is(Protocol::Tls, false),
+        [22, 3, 0..=4, _, _, 1, ..] => Look::Is(Protocol::Tls, None, true),
+        [22, 3, 0..=4, _, _, 2, ..] => Look::Is(Protocol::Tls, None, false),
         [22] | [22, 3] | [22, 3, 0..=4] | [22, 3, 0..=4, _] | [22, 3, 0..=4, _, _] => {
             Look::NeedMore
         }
@@ -100,14 +105,15 @@ fn tls(head: &[u8]) -> Look {
 }
 
 fn http2(head: &[u8]) -> Look {
-    prefix(head, PREFACE, Look::Is(Protocol::Http2, true))
+    prefix(head, PREFACE, Look::Is(Protocol::Http2, Some("2"), true))
 }
 
 fn http1_response(head: &[u8]) -> Look {
     match head {
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9', b' ', digits @ ..] => {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9', b' ', digits @ ..] => {
             if digits.iter().take(3).all(u8::is_ascii_digit) {
-                if digits.len() < 3 { Look::NeedMore } else { Look::Is(Protocol::Http1, false) }
+                let whole = Look::Is(Protocol::Http1, http1_version(*minor), false);
+                if digits.len() < 3 { Look::NeedMore } else { whole }
             } else {
                 Look::Unknown
             }
@@ -128,10 +134,32 @@ fn http1_request(head: &[u8]) -> Look {
     }
     match head.get(space + 1) {
         None => Look::NeedMore,
-        Some(byte) if byte.is_ascii_alphanumeric() || b"/*[".contains(byte) => {
-            Look::Is(Protocol::Http1, true)
-        }
+        Some(byte) if byte.is_ascii_alphanumeric() || b"/*[".contains(byte) => request_line(head),
         Some(_) => Look::Unknown,
+    }
+}
+
+/// A request line tells its version at its end; a line that is longer than what is looked at is
+/// HTTP without a version.
+fn request_line(head: &[u8]) -> Look {
+    let Some(end) = head.iter().take(LINE_MAX).position(|&byte| byte == b'\n') else {
+        let long = head.len() >= LINE_MAX;
+        return if long { Look::Is(Protocol::Http1, None, true) } else { Look::NeedMore };
+    };
+    let line = head[..end].strip_suffix(b"\r").unwrap_or(&head[..end]);
+    match line {
+        [.., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9'] => {
+            Look::Is(Protocol::Http1, http1_version(*minor), true)
+        }
+        _ => Look::Unknown,
+    }
+}
+
+fn http1_version(minor: u8) -> Option<&'static str> {
+    match minor {
+        b'0' => Some("1.0"),
+        b'1' => Some("1.1"),
+        _ => None,
     }
 }
 
@@ -156,22 +184,30 @@ pub fn fuzz_detect(bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    const CLIENT: Detection = Detection::Known { protocol: Protocol::Http1, client: Some(1) };
+    const fn http(version: &'static str) -> Detection {
+        Detection::Known { protocol: Protocol::Http1, version: Some(version), client: 1 }
+    }
 
     #[test]
     fn requests_and_responses() {
-        for request in
-            ["GET / HTTP/1.1\r\n", "POST http://x/ HTTP/1.0", "PROPFIND /a", "CONNECT h:1"]
-        {
-            assert_eq!(detect(b"", request.as_bytes()), CLIENT, "{request}");
+        for (request, version) in [
+            ("GET / HTTP/1.1\r\n", "1.1"),
+            ("POST http://x/ HTTP/1.0\r\nHost: x", "1.0"),
+            ("PROPFIND /a HTTP/1.1\n", "1.1"),
+            ("CONNECT h:1 HTTP/1.1\r\n", "1.1"),
+        ] {
+            assert_eq!(detect(b"", request.as_bytes()), http(version), "{request}");
         }
-        assert_eq!(detect(b"HTTP/1.1 200 OK\r\n", b""), CLIENT);
-        assert_eq!(detect(b"HTTP/1.0 404", b"??"), CLIENT);
+        assert_eq!(detect(b"HTTP/1.1 200 OK\r\n", b""), http("1.1"));
+        assert_eq!(detect(b"HTTP/1.0 404", b"??"), http("1.0"));
+        let long = [b"GET /", &[b'a'; LINE_MAX][..]].concat();
+        assert!(matches!(detect(&long, b""), Detection::Known { version: None, .. }));
     }
 
     #[test]
     fn every_prefix_needs_more() {
-        for whole in [&b"GET /"[..], b"HTTP/1.1 200", PREFACE, &[22, 3, 1, 0, 5, 1]] {
+        let request = b"GET / HTTP/1.1\n";
+        for whole in [&request[..], b"HTTP/1.1 200", PREFACE, &[22, 3, 1, 0, 5, 1]] {
             for len in 0..whole.len() {
                 assert_eq!(detect(&whole[..len], b""), Detection::NeedMore, "{whole:?} {len}");
             }
@@ -190,6 +226,7 @@ mod tests {
             b"HTTP/1.1 2x0",
             b"\x16\x03\x09\x00\x00\x01",
             b"get / http",
+            b"GET /index.html\r\n",
         ] {
             assert_eq!(detect(garbage, b"\x00"), Detection::Unknown, "{garbage:?}");
         }
@@ -198,7 +235,7 @@ mod tests {
     #[test]
     fn roles_follow_the_hello() {
         let (client, server) = ([22, 3, 1, 0, 5, 1], [22, 3, 3, 0, 5, 2]);
-        let told = |client| Detection::Known { protocol: Protocol::Tls, client: Some(client) };
+        let told = |client| Detection::Known { protocol: Protocol::Tls, version: None, client };
         assert_eq!(detect(&client, b""), told(0));
         assert_eq!(detect(&server, b""), told(1));
     }

@@ -4,6 +4,7 @@
 use tls_parser::{
     TlsCipherSuite, TlsExtension, TlsMessage, TlsMessageHandshake, TlsVersion,
     parse_tls_client_hello_extensions, parse_tls_message_handshake,
+    parse_tls_server_hello_extensions,
 };
 
 /// What a ClientHello says, as span attributes want it.
@@ -19,9 +20,18 @@ pub struct ClientHello {
     pub ciphers: Vec<&'static str>,
 }
 
-/// A head that is no ClientHello.
+/// What a ServerHello says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerHello {
+    /// The version that was agreed on (`tls.protocol.version`).
+    pub version: Option<&'static str>,
+    /// The cipher suite that was agreed on, its IANA name (`tls.cipher`).
+    pub cipher: Option<&'static str>,
+}
+
+/// A head that is no hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no TLS ClientHello: {0}")]
+#[error("this is no TLS hello: {0}")]
 pub struct NoHello(&'static str);
 
 /// Longest handshake message that is waited for.
@@ -31,6 +41,8 @@ const LIST_MAX: usize = 256;
 /// Longest DNS name (RFC 1035 §2.3.4).
 const NAME_MAX: usize = 255;
 
+const CLIENT_HELLO: u8 = 1;
+const SERVER_HELLO: u8 = 2;
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
@@ -38,14 +50,25 @@ const APPLICATION_DATA: u8 = 23;
 /// Reads the ClientHello at the begin of a direction, over as many records and segments as it
 /// takes; `None` while it is not whole.
 pub fn parse_client_hello(head: &[u8]) -> Result<Option<ClientHello>, NoHello> {
+    message(head, CLIENT_HELLO)?.map(|message| hello(&message)).transpose()
+}
+
+/// Reads the ServerHello at the begin of the other direction. One that asks for another
+/// ClientHello (RFC 8446 §4.1.4) names version and cipher as well.
+pub fn parse_server_hello(head: &[u8]) -> Result<Option<ServerHello>, NoHello> {
+    message(head, SERVER_HELLO)?.map(|message| answer(&message)).transpose()
+}
+
+/// The handshake message of type `kind` that begins a direction.
+fn message(head: &[u8], kind: u8) -> Result<Option<Vec<u8>>, NoHello> {
     let mut message = Vec::new();
     for record in records(head) {
         if record.kind != HANDSHAKE || record.bytes.is_empty() {
             return Err(NoHello("a record of another kind comes first"));
         }
         message.extend_from_slice(record.bytes);
-        let [kind, a, b, c, ..] = message[..] else { continue };
-        if kind != 1 {
+        let [first, a, b, c, ..] = message[..] else { continue };
+        if first != kind {
             return Err(NoHello("another handshake message comes first"));
         }
         let len = 4 + (usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c));
@@ -53,10 +76,30 @@ pub fn parse_client_hello(head: &[u8]) -> Result<Option<ClientHello>, NoHello> {
             return Err(NoHello("its length is impossible"));
         }
         if message.len() >= len {
-            return hello(&message[..len]).map(Some);
+            message.truncate(len);
+            return Ok(Some(message));
         }
     }
     Ok(None)
+}
+
+fn answer(message: &[u8]) -> Result<ServerHello, NoHello> {
+    let (_, parsed) =
+        parse_tls_message_handshake(message).map_err(|_| NoHello("it is malformed"))?;
+    let TlsMessage::Handshake(TlsMessageHandshake::ServerHello(parsed)) = parsed else {
+        return Err(NoHello("it is another message"));
+    };
+    let extensions = parsed.ext.and_then(|ext| parse_tls_server_hello_extensions(ext).ok());
+    let selected = extensions.into_iter().flat_map(|(_, extensions)| extensions).find_map(|one| {
+        match one {
+            TlsExtension::SupportedVersions(versions) => versions.first().copied(),
+            _ => None,
+        }
+    });
+    Ok(ServerHello {
+        version: version_name(selected.unwrap_or(parsed.version).0),
+        cipher: TlsCipherSuite::from_id(parsed.cipher.0).map(|suite| suite.name),
+    })
 }
 
 fn hello(message: &[u8]) -> Result<ClientHello, NoHello> {
@@ -168,6 +211,7 @@ fn records(head: &[u8]) -> impl Iterator<Item = TlsRecord<'_>> {
 #[doc(hidden)]
 pub fn fuzz_hello(bytes: &[u8]) {
     let _ = parse_client_hello(bytes);
+    let _ = parse_server_hello(bytes);
     let middle = bytes.len() / 2;
     let _ = established(&bytes[..middle], &bytes[middle..]);
 }
