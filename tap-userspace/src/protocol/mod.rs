@@ -1,6 +1,10 @@
 //! Heads of a connection's directions → what they speak.
+#![forbid(unsafe_code)]
 
 pub mod detect;
+pub mod head;
+#[cfg(test)]
+pub(crate) mod noise;
 pub mod tls_hello;
 
 /// A protocol that tap knows by its first bytes (`ProtocolEvent`'s `protocol`).
