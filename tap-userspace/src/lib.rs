@@ -1,5 +1,6 @@
 //! The stages of tap, in the order data flows through them.
 
+pub mod config;
 pub mod connection;
 pub mod enrich;
 pub mod protocol;
