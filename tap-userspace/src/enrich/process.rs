@@ -551,8 +551,12 @@ mod tests {
         let mut processes = Processes::default();
         let mut child = Command::new("/bin/sleep").arg("100").spawn().expect("sleep");
         let pid = child.id();
-        // fork and exec of the child race with the read, as they do in life: spawn returns after
-        // exec.
+        // spawn returns in the middle of exec, when the child has given up the parent's memory and
+        // not yet set its arguments; the kernel side's record comes after exec is done.
+        let cmdline = format!("/proc/{pid}/cmdline");
+        while fs::read(&cmdline).expect("readable").is_empty() {
+            std::thread::yield_now();
+        }
         processes.exec(pid, b"sleep", b"/bin/sleep");
         child.kill().expect("killed");
         child.wait().expect("ended");
