@@ -197,6 +197,16 @@ impl Config {
     }
 }
 
+/// For the fuzzer: any bytes as a file. What is accepted makes tables that fit into the kernel's.
+#[doc(hidden)]
+pub fn fuzz_config(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(config) = Config::parse(text, Path::new("fuzz")) {
+        assert!(config.capture.ports().len() <= ADMISSION_ENTRIES as usize);
+        assert!(config.capture.prefixes().len() <= ADMISSION_ENTRIES as usize);
+    }
+}
+
 /// What is wrong, with the key's path, without the place that [`ConfigError`] writes itself.
 fn problem(error: &serde_yaml::Error) -> String {
     let text = error.to_string();
@@ -807,6 +817,17 @@ mod tests {
             prefixes.iter().map(|(prefix, bits)| (prefix.len, *bits)).collect();
         assert_eq!(shown, [(0, 2), (96, 0), (104, 2)]);
         assert_eq!(prefixes[1].0.address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn noise_is_never_trouble() {
+        let mut noise = crate::protocol::noise::Noise::new(0x7461_7007);
+        let file = b"capture: { include: [ { port: 1-9 }, { cidr: 10.0.0.0/8 } ] }\nrings: { life: 1MiB }\nconnection: { max_age: 1h }\n";
+        for _ in 0..20_000 {
+            let mut bytes = file.to_vec();
+            noise.stir(&mut bytes);
+            fuzz_config(&bytes);
+        }
     }
 
     #[test]

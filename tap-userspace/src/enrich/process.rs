@@ -326,6 +326,17 @@ fn parse_passwd(file: &[u8]) -> HashMap<u32, Box<str>> {
     names
 }
 
+/// For the fuzzer: any bytes as each of the files that are read.
+#[doc(hidden)]
+pub fn fuzz_process_files(bytes: &[u8]) {
+    if let Some((name, _)) = parse_stat(bytes) {
+        assert!(name.len() < bytes.len());
+    }
+    assert!(args(bytes).len() <= ARGS_MAX);
+    parse_passwd(bytes);
+    assert!(!comm(bytes).contains('\0'));
+}
+
 fn comm(bytes: &[u8]) -> Box<str> {
     text(until_nul(bytes))
 }
@@ -510,6 +521,17 @@ mod tests {
             b"1 (x) S 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 x",
         ] {
             assert_eq!(parse_stat(bad), None);
+        }
+    }
+
+    #[test]
+    fn noise_is_never_trouble() {
+        let mut noise = crate::protocol::noise::Noise::new(0x7461_7006);
+        for _ in 0..50_000 {
+            let mut bytes =
+                b"1 (x) S 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 77 1\nroot:x:0:\0".to_vec();
+            noise.stir(&mut bytes);
+            fuzz_process_files(&bytes);
         }
     }
 

@@ -137,6 +137,22 @@ impl Head {
     }
 }
 
+/// For the fuzzer: pieces of eleven bytes and less, at places that the bytes give.
+#[doc(hidden)]
+pub fn fuzz_head(bytes: &[u8]) {
+    let mut head = Head::new(256);
+    for piece in bytes.chunks(16) {
+        let [a, b, c, segment_len, kind, piece @ ..] = piece else { return };
+        let near = u64::from(u16::from_be_bytes([*a & 1, *b]));
+        let offset = if *kind == 0 { u64::MAX - u64::from(*c) } else { near };
+        let before = head.contiguous().len();
+        head.put(offset, piece, u32::from(*segment_len));
+        assert!(head.contiguous().len() >= before && head.contiguous().len() <= 256);
+        assert!(head.islands.iter().all(|(from, to)| from < to && *from > head.contiguous));
+        assert!(head.islands.windows(2).all(|pair| pair[0].1 < pair[1].0));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +256,15 @@ mod tests {
         assert_eq!(head.heap_bytes(), 0);
         head.put(0, b"abc", 3);
         assert_eq!((head.contiguous(), head.heap_bytes()), (&b""[..], 0));
+    }
+
+    #[test]
+    fn noise_is_never_trouble() {
+        let mut noise = Noise::new(0x7461_7005);
+        for _ in 0..20_000 {
+            let bytes: Vec<u8> = (0..noise.below(640)).map(|_| noise.byte()).collect();
+            fuzz_head(&bytes);
+        }
     }
 
     /// Against one byte and one flag per place.
