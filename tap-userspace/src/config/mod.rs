@@ -1,3 +1,4 @@
-//! What tap is told to do: by its file and by its environment.
+//! Where settings come from: the configuration file and the `OTEL_*` environment.
 
+pub mod environment;
 pub mod file;

@@ -1,105 +1,54 @@
-//! Kernel time → wall-clock time. In: `CLOCK_MONOTONIC` nanoseconds of the records. Out: Unix
-//! nanoseconds.
-//!
-//! A connection chooses its offset once, at its open, and keeps it (also in recordings): an NTP
-//! step in the middle of its life must not make its end earlier than its begin.
-#![forbid(unsafe_code)]
+//! The clock of a round: monotonic time, as the kernel side stamps, and what to add for Unix time.
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How often the clocks are read for one sample; the tightest bracket wins.
-const READS: u32 = 5;
-
-/// What to add to `CLOCK_MONOTONIC` to have Unix time, as it was at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Clock {
-    offset_ns: i64,
-}
+/// Samples both clocks.
+#[derive(Debug, Default)]
+pub struct Clock;
 
 impl Clock {
-    /// Reads both clocks of this machine.
-    ///
-    /// `CLOCK_REALTIME` is read between two reads of `CLOCK_MONOTONIC`; of a few such brackets the
-    /// narrowest counts, so that a preemption between the reads does not become an error.
-    pub fn sample() -> Self {
-        let mut best: Option<(u64, i64)> = None;
-        for _ in 0..READS {
-            let before = monotonic_ns();
-            let wall = nanoseconds(clock_gettime(ClockId::Realtime));
-            let after = monotonic_ns();
-            let width = after.saturating_sub(before);
-            if best.is_none_or(|(narrowest, _)| width < narrowest) {
-                let middle = before + width / 2;
-                best = Some((width, wall.cast_signed().wrapping_sub(middle.cast_signed())));
+    /// A clock.
+    pub const fn new() -> Self {
+        Self
+    }
+
+    /// `CLOCK_MONOTONIC` now, and the offset to Unix time, both in nanoseconds. The wall clock is
+    /// read between two readings of the monotonic one, three times; the narrowest pair tells.
+    pub fn now(&self) -> (u64, i64) {
+        let (mut now, mut offset, mut narrowest) = (0, 0, u64::MAX);
+        for _ in 0..3 {
+            let before = monotonic();
+            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let after = monotonic();
+            if after - before < narrowest {
+                narrowest = after - before;
+                now = after;
+                let middle = before + (after - before) / 2;
+                offset = wall.as_nanos() as i64 - middle as i64;
             }
         }
-        Self { offset_ns: best.map_or(0, |(_, offset)| offset) }
-    }
-
-    /// A clock with a known offset: of a recording, or a test.
-    pub const fn with_offset(offset_ns: i64) -> Self {
-        Self { offset_ns }
-    }
-
-    /// The offset for a connection to keep.
-    pub const fn offset_ns(self) -> i64 {
-        self.offset_ns
-    }
-
-    /// `mono_ns` as Unix nanoseconds.
-    pub const fn wall(self, mono_ns: u64) -> u64 {
-        wall(mono_ns, self.offset_ns)
+        (now, offset)
     }
 }
 
-/// `mono_ns` as Unix nanoseconds by an offset that was kept. Saturates: times of a record are not
-/// trusted to be sane.
-pub const fn wall(mono_ns: u64, offset_ns: i64) -> u64 {
-    mono_ns.saturating_add_signed(offset_ns)
-}
-
-/// Now by `CLOCK_MONOTONIC`, the clock of the records.
-pub fn monotonic_ns() -> u64 {
-    nanoseconds(clock_gettime(ClockId::Monotonic))
-}
-
-fn nanoseconds(time: Timespec) -> u64 {
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let fraction = u64::try_from(time.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(fraction)
+/// `CLOCK_MONOTONIC` in nanoseconds: what `bpf_ktime_get_ns` returns.
+#[expect(unsafe_code, reason = "the standard library does not tell its monotonic clock's value")]
+pub fn monotonic() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is whole and outlives the call, which cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{SystemTime, UNIX_EPOCH};
-
     use super::*;
 
     #[test]
-    fn a_sample_gives_the_system_time() {
-        let clock = Clock::sample();
-        let ours = clock.wall(monotonic_ns());
-        let theirs = u64::try_from(
-            SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos(),
-        )
-        .expect("before 2554");
-        assert!(theirs.abs_diff(ours) < 100_000_000, "{ours} against {theirs}");
-    }
-
-    #[test]
-    fn the_monotonic_clock_goes_forward() {
-        let first = monotonic_ns();
-        assert!(first > 0);
-        assert!(monotonic_ns() >= first);
-    }
-
-    #[test]
-    fn insane_times_saturate() {
-        assert_eq!(wall(5, -10), 0);
-        assert_eq!(wall(u64::MAX, 10), u64::MAX);
-        assert_eq!(wall(0, i64::MIN), 0);
-        assert_eq!(wall(7, 3), 10);
-        assert_eq!(Clock::with_offset(-3).wall(10), 7);
-        assert_eq!(Clock::with_offset(-3).offset_ns(), -3);
+    fn the_offset_leads_to_unix_time() {
+        let (now, offset) = Clock::new().now();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        assert!(wall.abs_diff(now.saturating_add_signed(offset)) < 1_000_000_000);
+        assert!(monotonic() >= now);
     }
 }

@@ -1,6 +1,5 @@
 //! Who is behind a connection.
-#![forbid(unsafe_code)]
 
+pub mod listing;
 pub mod process;
-pub mod sock_diag;
 pub mod sockets;

@@ -1,307 +1,275 @@
-//! The connections that are older than tap, and whose they are. In: the network namespaces and the
-//! open files that `/proc` shows. Out: every TCP socket of the host ([`host_sockets`]), and the
-//! process of each socket inode ([`owners`]).
-#![forbid(unsafe_code)]
+//! The host's TCP sockets, of every network namespace, as `sock_diag` lists them (sock_diag(7)).
+//! Comes in: netlink datagrams. Goes out: [`Socket`]s, with the cookie that the kernel programs
+//! know them by.
 
 use std::{
-    collections::BTreeMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io,
-    os::{fd::AsFd, unix::fs::MetadataExt},
-    path::{Path, PathBuf},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
 };
 
-use hashbrown::{HashMap, HashSet};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use crate::probe::sys;
 
-use super::sock_diag::{self, Dump};
+/// States of include/net/tcp_states.h whose sockets carry a connection, and LISTEN. One that is
+/// still connecting is told by the kernel side when it has come to something.
+const CONNECTED: [u8; 6] = [1, 4, 5, 8, 9, 11];
+const LISTEN: u8 = 10;
 
-/// Network namespaces that are visited.
-const NAMESPACES_MAX: usize = 8192;
-/// Ways into one namespace that are remembered: processes end while the list is made.
-const WAYS_MAX: usize = 4;
-/// Open files that are looked at in search of owners.
-const FILES_MAX: usize = 8 << 20;
-
-/// One network namespace with its TCP sockets.
-#[derive(Clone, Debug)]
-pub struct Namespace {
-    /// Inode of the namespace, its name in `/proc/PID/ns/net`.
-    pub inode: u64,
-    /// Its sockets.
-    pub dump: Dump,
+/// One socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// State (include/net/tcp_states.h).
+    pub state: u8,
+    /// This host's end; IPv4 is never in its mapped form.
+    pub local: (IpAddr, u16),
+    /// The peer's end.
+    pub remote: (IpAddr, u16),
+    /// The kernel's cookie of it.
+    pub cookie: u64,
+    /// Its inode, as `/proc/<pid>/fd` shows it; 0 for a socket that no process holds.
+    pub inode: u32,
 }
 
-/// The TCP sockets of the host.
-#[derive(Debug, Default)]
-pub struct HostSockets {
-    /// Each namespace that could be visited.
-    pub namespaces: Vec<Namespace>,
-    /// Those that could not: inode and reason. Entering another one needs CAP_SYS_ADMIN.
-    pub failed: Vec<(u64, io::Error)>,
-}
-
-/// Lists the TCP sockets of all network namespaces in which a process lives or that have a name
-/// (`ip netns`). The calling thread stays in its own: a thread of its own goes round and ends.
-pub fn host_sockets() -> io::Result<HostSockets> {
-    std::thread::Builder::new()
-        .name("tap-namespaces".to_owned())
-        .spawn(visit_all)?
-        .join()
-        .map_err(|_| io::Error::other("the thread that visits the namespaces panicked"))
-}
-
-fn visit_all() -> HostSockets {
-    let mut found = HostSockets::default();
-    // Our own comes first, where no leave is needed; once this thread has left, it is like others.
-    let own = fs::metadata("/proc/thread-self/ns/net").map_or(0, |meta| meta.ino());
-    match sock_diag::dump() {
-        Ok(dump) => found.namespaces.push(Namespace { inode: own, dump }),
-        Err(error) => found.failed.push((own, error)),
+impl Socket {
+    /// Whether it waits for connections.
+    pub const fn listens(&self) -> bool {
+        self.state == LISTEN
     }
-    let mut namespaces = namespaces();
-    namespaces.remove(&own);
-    for (inode, ways) in namespaces {
-        match visit(inode, &ways) {
-            Ok(dump) => found.namespaces.push(Namespace { inode, dump }),
-            Err(error) => found.failed.push((inode, error)),
+}
+
+/// All sockets of the host that listen or carry a connection. A namespace that cannot be entered
+/// is logged and left out.
+pub fn host() -> Vec<Socket> {
+    let mut sockets = list().unwrap_or_else(|error| {
+        tracing::warn!(%error, "Sockets older than tap cannot be listed.");
+        Vec::new()
+    });
+    let own = fs::metadata("/proc/self/ns/net").map_or(0, |own| own.ino());
+    for (inode, path) in namespaces() {
+        if inode == own {
+            continue;
         }
-    }
-    found
-}
-
-/// Enters the namespace `inode` by the first of `ways` that still leads to it.
-fn visit(inode: u64, ways: &[PathBuf]) -> io::Result<Dump> {
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for way in ways {
-        let entered = File::open(way).and_then(|namespace| {
-            // The pid may be another process's by now.
-            if namespace.metadata()?.ino() != inode {
-                return Err(io::ErrorKind::NotFound.into());
+        match list_in(path.clone()) {
+            Ok(more) => sockets.extend(more),
+            Err(error) => {
+                let path = path.display();
+                tracing::debug!(%path, %error, "A network namespace cannot be looked into.");
             }
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-            Ok(())
-        });
-        match entered {
-            Ok(()) => return sock_diag::dump(),
-            Err(error) => last = error,
         }
     }
-    Err(last)
+    sockets
 }
 
-/// The network namespaces of the host, by inode, with ways into each.
-fn namespaces() -> BTreeMap<u64, Vec<PathBuf>> {
-    let processes = pids(Path::new("/proc")).map(|(_, dir)| dir.join("ns/net"));
-    // Named ones may have no process; tap may run in a container, hence pid 1's root.
-    let named = ["/proc/1/root/run/netns", "/run/netns"]
-        .into_iter()
-        .filter_map(|dir| fs::read_dir(dir).ok())
-        .flat_map(|entries| entries.filter_map(Result::ok).map(|entry| entry.path()));
-    let mut namespaces: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
-    for path in processes.chain(named) {
-        // Follows the magic link, so this is the inode of the namespace itself.
-        let Ok(meta) = fs::metadata(&path) else { continue };
-        let room = namespaces.len() < NAMESPACES_MAX;
-        match namespaces.get_mut(&meta.ino()) {
-            Some(ways) if ways.len() < WAYS_MAX => ways.push(path),
-            Some(_) => {}
-            None if room => {
-                namespaces.insert(meta.ino(), vec![path]);
+/// One path to each network namespace: by a process in it, or by its name.
+fn namespaces() -> HashMap<u64, PathBuf> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = processes
+        .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()))
+        .map(|entry| entry.path().join("ns/net"));
+    let named = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let named = named.map(|entry| entry.path());
+    processes
+        .chain(named)
+        .filter_map(|path| Some((fs::metadata(&path).ok()?.ino(), path)))
+        .collect()
+}
+
+/// Lists in another namespace, on a thread that ends there.
+fn list_in(namespace: PathBuf) -> io::Result<Vec<Socket>> {
+    std::thread::spawn(move || {
+        sys::enter_namespace(&File::open(namespace)?, libc::CLONE_NEWNET)?;
+        list()
+    })
+    .join()
+    .unwrap_or_else(|_| Err(io::Error::other("the listing thread panicked")))
+}
+
+/// Lists the sockets of the calling thread's network namespace.
+pub fn list() -> io::Result<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let mut failed = None;
+        sys::sock_diag(&request(family as u8), |datagram| match parse(datagram, &mut sockets) {
+            Ok(over) => over,
+            Err(error) => {
+                failed = Some(error);
+                true
             }
-            None => {}
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
         }
     }
-    namespaces
+    Ok(sockets)
 }
 
-/// The processes that have the sockets with these inodes open, in one pass over all open files of
-/// the host; the inodes of sockets are the same in every network namespace. Of several processes
-/// it is the one with the lowest pid. Files of other users are seen with CAP_SYS_PTRACE only.
-pub fn owners(inodes: &HashSet<u32>) -> HashMap<u32, u32> {
-    owners_in(Path::new("/proc"), inodes)
+/// `struct nlmsghdr` and `struct inet_diag_req_v2` (include/uapi/linux/inet_diag.h).
+fn request(family: u8) -> [u8; 72] {
+    const SOCK_DIAG_BY_FAMILY: u16 = 20;
+    const FLAGS: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+    let states: u32 = CONNECTED.iter().chain([&LISTEN]).map(|state| 1 << state).sum();
+    let mut request = [0; 72];
+    request[..4].copy_from_slice(&72u32.to_ne_bytes());
+    request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    request[6..8].copy_from_slice(&FLAGS.to_ne_bytes());
+    request[16] = family;
+    request[17] = libc::IPPROTO_TCP as u8;
+    request[20..24].copy_from_slice(&states.to_ne_bytes());
+    request
 }
 
-/// As [`owners`], with `/proc` at `proc_root`.
-pub fn owners_in(proc_root: &Path, inodes: &HashSet<u32>) -> HashMap<u32, u32> {
-    let mut owners: HashMap<u32, u32> = HashMap::new();
-    let wanted = inodes.len() - usize::from(inodes.contains(&0));
-    let mut files_left = FILES_MAX;
-    let mut processes: Vec<(u32, PathBuf)> = pids(proc_root).collect();
-    processes.sort_unstable();
-    for (pid, dir) in processes {
-        if owners.len() == wanted || files_left == 0 {
-            break;
+/// Takes the sockets out of one datagram; says whether the dump is over.
+fn parse(datagram: &[u8], sockets: &mut Vec<Socket>) -> io::Result<bool> {
+    const DONE: u16 = libc::NLMSG_DONE as u16;
+    const ERROR: u16 = libc::NLMSG_ERROR as u16;
+    let mut rest = datagram;
+    while let Some(len) = word(rest, 0) {
+        let len = len as usize;
+        if len < 16 || len > rest.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a netlink message is cut off"));
         }
-        let Ok(files) = fs::read_dir(dir.join("fd")) else { continue };
-        for file in files.filter_map(Result::ok).take(files_left) {
-            files_left -= 1;
-            let Some(inode) = fs::read_link(file.path()).ok().and_then(|link| socket_inode(&link))
+        let message = &rest[16..len];
+        match half(rest, 4) {
+            Some(DONE) => return Ok(true),
+            Some(ERROR) => {
+                let errno = word(message, 0).unwrap_or(0).cast_signed();
+                return Err(io::Error::from_raw_os_error(-errno));
+            }
+            _ => sockets.extend(socket(message)),
+        }
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+/// `struct inet_diag_msg`.
+fn socket(message: &[u8]) -> Option<Socket> {
+    let family = i32::from(*message.first()?);
+    let port = |at: usize| Some(u16::from_be_bytes(message.get(at..at + 2)?.try_into().ok()?));
+    let address = |at: usize| {
+        let bytes: [u8; 16] = message.get(at..at + 16)?.try_into().ok()?;
+        match family {
+            libc::AF_INET => {
+                Some(IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])))
+            }
+            libc::AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()),
+            _ => None,
+        }
+    };
+    let cookie = u64::from(word(message, 44)?) | u64::from(word(message, 48)?) << 32;
+    Some(Socket {
+        state: *message.get(1)?,
+        local: (address(8)?, port(4)?),
+        remote: (address(24)?, port(6)?),
+        cookie,
+        inode: word(message, 68)?,
+    })
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+/// Which process holds each of these socket inodes: one walk over `/proc/*/fd`. Of several
+/// holders the one with the smallest pid is named: mostly it is the one that made the socket.
+pub fn holders(inodes: &HashSet<u32>) -> HashMap<u32, u32> {
+    let mut holders = HashMap::new();
+    if inodes.is_empty() {
+        return holders;
+    }
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(pid) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
+        for file in files.flatten() {
+            let Some(inode) = fs::read_link(file.path()).ok().as_deref().and_then(socket_inode)
             else {
                 continue;
             };
-            if inode != 0 && inodes.contains(&inode) {
-                owners.entry(inode).or_insert(pid);
+            if inodes.contains(&inode) {
+                let holder = holders.entry(inode).or_insert(pid);
+                *holder = pid.min(*holder);
             }
         }
     }
-    owners
+    holders
 }
 
-/// `socket:[12345]`.
-fn socket_inode(link: &Path) -> Option<u32> {
+/// The inode of `socket:[123]`.
+fn socket_inode(link: &std::path::Path) -> Option<u32> {
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-}
-
-/// The processes that `/proc` shows, with their directories.
-fn pids(proc_root: &Path) -> impl Iterator<Item = (u32, PathBuf)> {
-    fs::read_dir(proc_root)
-        .into_iter()
-        .flat_map(|entries| entries.filter_map(Result::ok))
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
         net::{TcpListener, TcpStream},
-        os::{fd::AsRawFd, unix::fs::symlink},
-        process::{Command, Stdio},
+        os::fd::AsRawFd as _,
     };
-
-    use rustix::net::sockopt::socket_cookie;
 
     use super::*;
 
-    fn inode(fd: &impl AsRawFd) -> u32 {
-        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        u32::try_from(fs::metadata(path).expect("an open file").ino()).expect("32 bits")
-    }
-
-    fn connection() -> (TcpListener, TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
-        let client = TcpStream::connect(listener.local_addr().expect("one")).expect("connected");
-        let (server, _) = listener.accept().expect("accepted");
-        (listener, client, server)
-    }
-
-    fn find(host: &HostSockets, cookie: u64) -> Option<(u64, sock_diag::Socket)> {
-        host.namespaces.iter().find_map(|namespace| {
-            let socket = namespace.dump.sockets.iter().find(|socket| socket.cookie == cookie)?;
-            Some((namespace.inode, *socket))
-        })
-    }
-
-    #[test]
-    fn links_of_sockets() {
-        assert_eq!(socket_inode(Path::new("socket:[123]")), Some(123));
-        for other in [
-            "",
-            "socket:[",
-            "socket:[]",
-            "socket:[-1]",
-            "pipe:[1]",
-            "/socket:[1]",
-            "socket:[99999999999]",
-        ] {
-            assert_eq!(socket_inode(Path::new(other)), None);
-        }
-    }
-
-    #[test]
-    fn owners_of_a_fixture() {
-        let root = tempfile::TempDir::new().expect("a directory");
-        for (pid, fd, link) in [
-            ("12", "0", "socket:[5]"),
-            ("7", "1", "socket:[5]"),
-            ("7", "2", "pipe:[6]"),
-            ("x", "0", "socket:[8]"),
-        ] {
-            let dir = root.path().join(pid).join("fd");
-            fs::create_dir_all(&dir).expect("made");
-            symlink(link, dir.join(fd)).expect("linked");
-        }
-        fs::create_dir(root.path().join("9")).expect("made");
-        let owners = owners_in(root.path(), &HashSet::from([5, 6, 8, 0]));
-        assert_eq!(owners, HashMap::from([(5, 7)]));
-        assert!(owners_in(Path::new("/nowhere"), &HashSet::from([5])).is_empty());
-    }
-
-    #[test]
-    fn own_connections_are_found_with_their_owner() {
-        let (listener, client, server) = connection();
-        let host = host_sockets().expect("a list");
-        let inodes = HashSet::from([inode(&client), inode(&server), inode(&listener)]);
-        for end in [&client, &server] {
-            let (_, socket) = find(&host, socket_cookie(end).expect("one")).expect("listed");
-            assert_eq!(socket.inode, inode(end));
-        }
-        let owners = owners(&inodes);
-        assert_eq!(owners.len(), 3);
-        assert!(owners.values().all(|pid| *pid == std::process::id()));
-    }
-
-    /// A namespace with a connection and a process in it.
-    struct Elsewhere {
-        namespace: u64,
-        ends: (TcpListener, TcpStream, TcpStream),
-        process: std::process::Child,
-    }
-
-    impl Elsewhere {
-        /// A thread leaves for a new namespace and starts a process there, by which `/proc` shows
-        /// it; the thread ends, what it opened stays.
-        fn new() -> Result<Self, String> {
-            let thread = std::thread::spawn(|| {
-                #[expect(deprecated, reason = "its danger is in FILES, not in NEWNET")]
-                rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET)
-                    .map_err(|error| format!("no new network namespace: {error}"))?;
-                let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
-                if !up.is_ok_and(|status| status.success()) {
-                    return Err("no `ip` to bring up the new namespace's loopback".to_owned());
-                }
-                let process = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn();
-                Ok(Self {
-                    namespace: fs::metadata("/proc/thread-self/ns/net").expect("one").ino(),
-                    ends: connection(),
-                    process: process.map_err(|error| format!("no `sleep`: {error}"))?,
-                })
-            });
-            thread.join().expect("no panic")
-        }
-    }
-
-    #[test]
-    fn a_connection_of_another_network_namespace() {
-        let mut elsewhere = match Elsewhere::new() {
-            Ok(elsewhere) => elsewhere,
-            Err(reason) => {
-                eprintln!("Skipped: {reason}.");
-                return;
-            }
+    fn cookie_of(stream: &TcpStream) -> u64 {
+        let mut cookie = 0u64;
+        let mut len = 8;
+        #[expect(unsafe_code, reason = "getsockopt(SO_COOKIE) for the truth")]
+        // SAFETY: the option is eight bytes.
+        let failed = unsafe {
+            let to = (&raw mut cookie).cast();
+            libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, 57, to, &raw mut len)
         };
-        let here = fs::metadata("/proc/thread-self/ns/net").expect("one").ino();
-        assert_ne!(here, elsewhere.namespace);
-        let host = host_sockets().expect("a list");
-        let (listener, client, server) = &elsewhere.ends;
-        for end in [client, server] {
-            let found = find(&host, socket_cookie(end).expect("one"));
-            let (namespace, socket) = found.expect("listed");
-            assert_eq!(namespace, elsewhere.namespace);
-            assert_eq!(socket.inode, inode(end));
-            assert_eq!(socket.local, {
-                let local = end.local_addr().expect("one");
-                (local.ip(), local.port())
-            });
+        assert_eq!(failed, 0);
+        cookie
+    }
+
+    #[test]
+    fn a_connection_is_listed_with_cookie_and_holder() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            let all = list().unwrap();
+            let port = listener.local_addr().unwrap().port();
+            assert!(all.iter().any(|socket| socket.listens() && socket.local.1 == port));
+            for stream in [&client, &server] {
+                let local = stream.local_addr().unwrap();
+                let is = |socket: &&Socket| {
+                    socket.local == (local.ip(), local.port()) && !socket.listens()
+                };
+                let found = all.iter().find(is).unwrap();
+                assert_eq!(found.cookie, cookie_of(stream));
+                assert_eq!(found.remote.1, stream.peer_addr().unwrap().port());
+                let holders = holders(&HashSet::from([found.inode]));
+                assert_eq!(holders.get(&found.inode), Some(&std::process::id()));
+            }
         }
-        let there = host.namespaces.iter().find(|one| one.inode == elsewhere.namespace);
-        let listeners = &there.expect("visited").dump.listeners;
-        assert_eq!(listeners.len(), 1);
-        assert_eq!(listeners[0].inode, inode(listener));
-        assert_eq!(owners(&HashSet::from([inode(client)])).len(), 1);
-        // The visitor was another thread: this one is where it was.
-        assert_eq!(fs::metadata("/proc/thread-self/ns/net").expect("one").ino(), here);
-        elsewhere.process.kill().expect("killed");
-        elsewhere.process.wait().expect("ended");
+    }
+
+    #[test]
+    fn bad_datagrams_are_refused() {
+        let mut sockets = Vec::new();
+        assert!(!parse(&[], &mut sockets).unwrap());
+        assert!(parse(&[255, 0, 0, 0, 20, 0], &mut sockets).is_err());
+        assert!(parse(&[3, 0, 0, 0], &mut sockets).is_err());
+        let mut done = [0; 16];
+        done[0] = 16;
+        done[4] = libc::NLMSG_DONE as u8;
+        assert!(parse(&done, &mut sockets).unwrap());
+        let mut short = [0; 40];
+        short[0] = 40;
+        short[4] = 20;
+        assert!(!parse(&short, &mut sockets).unwrap());
+        assert!(sockets.is_empty());
+        let mut error = [0; 20];
+        error[0] = 20;
+        error[4] = libc::NLMSG_ERROR as u8;
+        error[16..].copy_from_slice(&(-libc::EPERM).to_ne_bytes());
+        assert_eq!(parse(&error, &mut sockets).unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
 }

@@ -1,11 +1,11 @@
 //! Heads of a connection's directions → what they speak.
-#![forbid(unsafe_code)]
 
 pub mod detect;
 pub mod head;
 #[cfg(test)]
 pub(crate) mod noise;
 pub mod tls_hello;
+pub mod watch;
 
 /// A protocol that tap knows by its first bytes (`ProtocolEvent`'s `protocol`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
