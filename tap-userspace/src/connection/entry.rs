@@ -262,7 +262,7 @@ impl Entry {
             retransmits: close.retransmits,
             protocol: self.protocol,
             protocol_version: self.watch.version(),
-            client_hello: self.watch.client_hello().cloned(),
+            client_hello: self.watch.client_hello(),
             server_hello: self.watch.server_hello(),
             tls_established: self.watch.tls_established(),
             process: self.process.clone(),

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::{
     Protocol,
-    detect::{self, Detection},
+    detect::{self, Detected, Detection},
     head::Head,
     tls_hello::{self, ClientHello, ServerHello},
 };
@@ -66,8 +66,8 @@ impl Watch {
             let mut ends: [&[u8]; 2] = [&[], &[]];
             ends[direction] = bytes;
             let looked = detect::detect(ends[0], ends[1]);
-            if !matches!(looked, Detection::NeedMore | Detection::Known { protocol: Protocol::Tls, .. })
-            {
+            let tls = |detected: &Detected| detected.protocol == Protocol::Tls;
+            if matches!(&looked, Detection::Known(detected) if !tls(detected)) {
                 self.know(looked, &mut finds);
                 return finds;
             }
@@ -95,8 +95,8 @@ impl Watch {
 
     fn know(&mut self, looked: Detection, finds: &mut Finds) {
         match looked {
-            Detection::Known { protocol, version, client } => {
-                self.client = Some(client);
+            Detection::Known(Detected { protocol, version, client }) => {
+                self.client = Some(client.index());
                 self.version = version;
                 let tls = protocol == Protocol::Tls;
                 self.stage = if tls { Stage::Handshake } else { Stage::Done };
@@ -145,8 +145,8 @@ impl Watch {
     }
 
     /// The ClientHello.
-    pub const fn client_hello(&self) -> Option<&Box<ClientHello>> {
-        self.hello.as_ref()
+    pub fn client_hello(&self) -> Option<Box<ClientHello>> {
+        self.hello.clone()
     }
 
     /// What the server chose.

@@ -9,7 +9,10 @@ use std::{
 use super::semconv::{self as key, Key};
 use crate::{
     connection::model::{Connection, Event, ResetBy, Role, What},
-    protocol::{Protocol, tls_hello::{ClientHello, ServerHello}},
+    protocol::{
+        Protocol,
+        tls_hello::{ClientHello, ServerHello},
+    },
 };
 
 /// Takes attributes; one method per type, so that no value has to be built first.

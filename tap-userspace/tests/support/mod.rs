@@ -41,6 +41,8 @@ pub fn plain(n: u64) -> Connection {
         rtt_us: 250,
         retransmits: 1,
         protocol: Some(Protocol::Http2),
+        protocol_version: None,
+        server_hello: None,
         client_hello: None,
         tls_established: false,
         #[allow(clippy::needless_update, reason = "what is known of processes grows")]
