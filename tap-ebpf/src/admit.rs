@@ -2,10 +2,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{
-        Array, HashMap, LpmTrie,
-        lpm_trie::Key,
-    },
+    maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
 };
 use tap_common::{
     counters::Event,
@@ -80,6 +77,5 @@ fn of_address(address: &[u8; 16]) -> u8 {
 fn is_loopback(address: &[u8; 16]) -> bool {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
     let zeros = a | b | c | d | e | f | g | h | i | j;
-    zeros == 0
-        && ((k == 0xff && l == 0xff && m == 127) || (k | l | m | n | o == 0 && p == 1))
+    zeros == 0 && ((k == 0xff && l == 0xff && m == 127) || (k | l | m | n | o == 0 && p == 1))
 }

@@ -1,10 +1,6 @@
 //! The close record: the whole connection, its exact byte counts and how it ended.
 
-use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_ns,
-    macros::map,
-    maps::LruHashMap,
-};
+use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::map, maps::LruHashMap};
 use tap_common::{
     limits,
     record::{Close, Kind, Lane, RECEIVE, TRANSMIT, flags},

@@ -36,8 +36,14 @@ struct Kept {
 }
 
 /// An entry is made from this: a value of 2 KiB does not fit the stack.
-static EMPTY: Kept =
-    Kept { time_ns: 0, sequence: 0, segment_len: 0, len: 0, pad: 0, payload: [0; HANDSHAKE_PAYLOAD] };
+static EMPTY: Kept = Kept {
+    time_ns: 0,
+    sequence: 0,
+    segment_len: 0,
+    len: 0,
+    pad: 0,
+    payload: [0; HANDSHAKE_PAYLOAD],
+};
 
 #[map]
 static HANDSHAKE: LruHashMap<Tuple, Kept> = LruHashMap::with_max_entries(HANDSHAKES, 0);

@@ -14,6 +14,13 @@
 //! lets it pass. The crate is built for `bpfel-unknown-none` by `cargo xtask ebpf`; for the host
 //! it is an empty program, so that workspace-wide checks need no BPF toolchain.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "map keys and values go by address; passed by value they are copied to the stack"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod admit;

@@ -160,10 +160,8 @@ fn transmit(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut Socket) -> Optio
     }
     let ahead = ahead_of(&segment, state.connection.local_isn, state.directions[TRANSMIT].position);
     if segment.flags & FIN != 0 {
-        state.directions[TRANSMIT].fin_at = at(
-            state.directions[TRANSMIT].position,
-            ahead.wrapping_add(segment.payload as i32),
-        );
+        state.directions[TRANSMIT].fin_at =
+            at(state.directions[TRANSMIT].position, ahead.wrapping_add(segment.payload as i32));
     }
     if segment.payload == 0 {
         return None;

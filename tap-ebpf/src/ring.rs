@@ -8,10 +8,7 @@ use core::arch::asm;
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     macros::map,
-    maps::{
-        PerCpuArray, RingBuf,
-        ring_buf::RingBufEntry,
-    },
+    maps::{PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
 use tap_common::{
     counters::{self, Drop, Event},

@@ -67,11 +67,7 @@ fn get_with(sk: *mut c_void, flags: u64) -> Option<&'static mut Socket> {
     // SAFETY: the map is this static; the verifier checks `sk`'s type. The value lives as long as
     // the socket, which outlives the program's run. Other CPUs may write it meanwhile: every
     // field is a plain integer, and who writes which is told at `tap_common::state::Direction`.
-    unsafe {
-        bpf_sk_storage_get(map, sk, ptr::null_mut(), flags)
-            .cast::<Socket>()
-            .as_mut()
-    }
+    unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), flags).cast::<Socket>().as_mut() }
 }
 
 /// The daemon's word on turns of this connection, if there is one.

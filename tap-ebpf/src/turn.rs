@@ -44,7 +44,7 @@ pub struct Bytes {
 pub fn bytes(skb: *mut __sk_buff, state: &mut Socket, bytes: Bytes) {
     let begins = begins(state, &bytes);
     let head = u64::from(setting!(head));
-    let wanted = if bytes.offset < head { head - bytes.offset } else { 0 };
+    let wanted = head.saturating_sub(bytes.offset);
     let recorded = begins && within_limit(state, &bytes);
     if !recorded && wanted == 0 {
         return;
@@ -143,13 +143,7 @@ fn send(skb: *mut __sk_buff, mut data: Data, payload: u32, at: u32) {
 }
 
 #[inline(always)]
-fn send_class<const N: usize>(
-    skb: *mut __sk_buff,
-    ring: &Ring,
-    data: Data,
-    payload: u32,
-    at: u32,
-) {
+fn send_class<const N: usize>(skb: *mut __sk_buff, ring: &Ring, data: Data, payload: u32, at: u32) {
     let Some(mut slot) = ring.reserve::<Slot<N>>(Kind::Data) else { return };
     let len = read::length::<N>(payload);
     let to = slot.as_mut_ptr();

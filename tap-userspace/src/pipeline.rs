@@ -21,9 +21,9 @@ use tap_common::{
 use crate::{
     connection::{
         clock::Clock,
+        identity::Identities,
         model::Connection,
         table::{Settings, Table},
-        identity::Identities,
     },
     enrich::{listing::Lister, process::Processes},
     observe::{Board, Picture},

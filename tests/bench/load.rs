@@ -139,7 +139,8 @@ pub fn swallow(mut stream: TcpStream) -> Result<()> {
             }
         }
         have.drain(..whole);
-        let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
+        let answer =
+            "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
         stream.write_all(answer.as_bytes())?;
     }
 }

@@ -57,9 +57,9 @@ fn of(tap: u32, empty: &EmptyPackets) -> Result<Vec<(String, u64, u64)>> {
     let empty = empty.ids()?;
     let row = |program: &Value| {
         let number = |key: &str| program[key].as_u64().unwrap_or(0);
-        let mine = program["pids"].as_array().is_some_and(|pids| {
-            pids.iter().any(|one| one["pid"].as_u64() == Some(u64::from(tap)))
-        });
+        let mine = program["pids"]
+            .as_array()
+            .is_some_and(|pids| pids.iter().any(|one| one["pid"].as_u64() == Some(u64::from(tap))));
         let named_tap = program["name"].as_str().filter(|name| name.starts_with("tap_"));
         let name = if empty.contains(&(number("id") as u32)) {
             EMPTY.to_owned()

@@ -45,7 +45,11 @@ impl Report {
         }
         let cpu = self.median(|pair| pair.with.daemon_us_per_span);
         println!("{:<44} {cpu:>30.2}", "daemon CPU per finished span, µs");
-        println!("{:<44} {:>30.1}", "daemon RSS, MiB", self.median(|pair| pair.rss as f64) / 1048576.0);
+        println!(
+            "{:<44} {:>30.1}",
+            "daemon RSS, MiB",
+            self.median(|pair| pair.rss as f64) / 1048576.0
+        );
         println!("\n{:<24} {:>24} {:>24}", "ns per run (runs)", "keep-alive", "connections");
         for (name, loads) in &self.programs {
             let cell = |load| {
@@ -53,7 +57,9 @@ impl Report {
             };
             println!("{name:<24} {:>24} {:>24}", cell("keep-alive"), cell("connections"));
         }
-        println!("{EMPTY} is a cgroup_skb program that returns 1; statistics overhead is in all of them");
+        println!(
+            "{EMPTY} is a cgroup_skb program that returns 1; statistics overhead is in all of them"
+        );
     }
 
     fn median(&self, figure: impl Fn(&Pair) -> f64) -> f64 {

@@ -34,12 +34,7 @@ impl Process {
         let mut child = spawn(command).with_context(|| format!("starting {name}"))?;
         let stdout = Lines::of(child.stdout.take());
         let stderr = Lines::of(child.stderr.take());
-        Ok(Self {
-            child,
-            name,
-            stdout,
-            stderr,
-        })
+        Ok(Self { child, name, stdout, stderr })
     }
 
     /// Its process id.
@@ -81,10 +76,10 @@ impl Drop for Process {
 /// Starts children from one thread that lives as long as the process: a parent-death signal comes
 /// when the starting *thread* ends, and a test's thread ends before the daemon that it shares.
 fn spawn(command: Command) -> Result<Child> {
-    type Job = (Command, mpsc::Sender<std::io::Result<Child>>);
-    static KEEPER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
+    type Job = (Command, mpsc::SyncSender<std::io::Result<Child>>);
+    static KEEPER: OnceLock<Mutex<mpsc::SyncSender<Job>>> = OnceLock::new();
     let keeper = KEEPER.get_or_init(|| {
-        let (jobs, to_do) = mpsc::channel::<Job>();
+        let (jobs, to_do) = mpsc::sync_channel::<Job>(16);
         thread::spawn(move || {
             for (mut command, answer) in to_do {
                 drop(answer.send(command.spawn()));
@@ -92,13 +87,8 @@ fn spawn(command: Command) -> Result<Child> {
         });
         Mutex::new(jobs)
     });
-    let (answer, answered) = mpsc::channel();
-    keeper
-        .lock()
-        .expect("no holder panics")
-        .send((command, answer))
-        .ok()
-        .context("no keeper")?;
+    let (answer, answered) = mpsc::sync_channel(1);
+    keeper.lock().expect("no holder panics").send((command, answer)).ok().context("no keeper")?;
     Ok(answered.recv()??)
 }
 
@@ -131,11 +121,7 @@ impl Lines {
         while reader.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             line.clear();
-            self.inner
-                .lock()
-                .expect("no holder panics")
-                .lines
-                .push(text);
+            self.inner.lock().expect("no holder panics").lines.push(text);
             self.changed.notify_all();
         }
         self.inner.lock().expect("no holder panics").ended = true;
@@ -154,10 +140,7 @@ impl Lines {
 
     /// Those so far that hold `part`.
     pub fn with(&self, part: &str) -> Vec<String> {
-        self.all()
-            .into_iter()
-            .filter(|line| line.contains(part))
-            .collect()
+        self.all().into_iter().filter(|line| line.contains(part)).collect()
     }
 
     /// Waits for the first line that `wanted` makes something of.
@@ -177,11 +160,7 @@ impl Lines {
             if inner.ended || left.is_zero() {
                 bail!("{what} was not printed, only:\n{}", inner.lines.join("\n"));
             }
-            inner = self
-                .changed
-                .wait_timeout(inner, left)
-                .expect("no holder panics")
-                .0;
+            inner = self.changed.wait_timeout(inner, left).expect("no holder panics").0;
         }
     }
 
@@ -189,9 +168,6 @@ impl Lines {
     fn finish(&self) {
         let inner = self.inner.lock().expect("no holder panics");
         let limit = Duration::from_secs(2);
-        drop(
-            self.changed
-                .wait_timeout_while(inner, limit, |inner| !inner.ended),
-        );
+        drop(self.changed.wait_timeout_while(inner, limit, |inner| !inner.ended));
     }
 }

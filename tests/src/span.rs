@@ -228,10 +228,7 @@ impl Span {
 
     /// Names of its events in order.
     pub fn event_names(&self) -> Vec<&str> {
-        self.events
-            .iter()
-            .map(|event| event.name.as_str())
-            .collect()
+        self.events.iter().map(|event| event.name.as_str()).collect()
     }
 
     /// Its turns in order: time, direction and bytes of each `DataEvent`.
@@ -239,10 +236,7 @@ impl Span {
         self.events_named("DataEvent")
             .map(|event| Turn {
                 time_ns: event.time_ns,
-                direction: event
-                    .attributes
-                    .str("network.io.direction")
-                    .unwrap_or_default(),
+                direction: event.attributes.str("network.io.direction").unwrap_or_default(),
                 bytes: event.attributes.int("bytes").unwrap_or(-1),
             })
             .collect()
@@ -250,19 +244,12 @@ impl Span {
 
     /// Bytes of its turns in `direction`.
     pub fn turn_bytes(&self, direction: &str) -> i64 {
-        self.turns()
-            .iter()
-            .filter(|turn| turn.direction == direction)
-            .map(|turn| turn.bytes)
-            .sum()
+        self.turns().iter().filter(|turn| turn.direction == direction).map(|turn| turn.bytes).sum()
     }
 
     fn end(&self, address: &str, port: &str) -> Option<SocketAddr> {
         let address: IpAddr = self.attributes.str(address)?.parse().ok()?;
-        Some(SocketAddr::new(
-            address,
-            u16::try_from(self.attributes.int(port)?).ok()?,
-        ))
+        Some(SocketAddr::new(address, u16::try_from(self.attributes.int(port)?).ok()?))
     }
 }
 

@@ -35,10 +35,7 @@ impl Session {
     /// Starts both; `launch` has more settings.
     pub fn with(launch: &Launch) -> Result<Self> {
         let receiver = Receiver::start()?;
-        let tap = launch
-            .clone()
-            .exporting(&receiver, Protocol::Grpc)
-            .start()?;
+        let tap = launch.clone().exporting(&receiver, Protocol::Grpc).start()?;
         Ok(Self { tap, receiver })
     }
 
@@ -81,9 +78,7 @@ pub fn apart(test: impl FnOnce() -> Result<()>) {
         return;
     }
     let mut shared = SHARED.write().unwrap_or_else(PoisonError::into_inner);
-    let finished = shared
-        .take()
-        .map_or(Ok(()), |session| session.finish().map(drop));
+    let finished = shared.take().map_or(Ok(()), |session| session.finish().map(drop));
     if let Err(error) = finished.context("the daemon that the tests before this one shared") {
         panic!("{error:#}");
     }

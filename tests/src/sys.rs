@@ -17,11 +17,7 @@ pub const IPPROTO_MPTCP: i32 = 262;
 
 /// Turns -1 into the error that `errno` has.
 pub fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn checked_len(result: isize) -> io::Result<usize> {
@@ -33,13 +29,7 @@ pub fn set_option(socket: impl AsFd, level: i32, name: i32, value: i32) -> io::R
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the pointer and the length describe `value`, which lives through the call.
     let result = unsafe {
-        libc::setsockopt(
-            fd,
-            level,
-            name,
-            (&raw const value).cast(),
-            size_of::<i32>() as u32,
-        )
+        libc::setsockopt(fd, level, name, (&raw const value).cast(), size_of::<i32>() as u32)
     };
     checked(result).map(drop)
 }
@@ -88,12 +78,7 @@ pub fn send_file(socket: impl AsFd, file: &File, len: usize) -> io::Result<()> {
     while left > 0 {
         // SAFETY: both descriptors are open; a null offset means the file's own position.
         let sent = unsafe {
-            libc::sendfile(
-                socket.as_fd().as_raw_fd(),
-                file.as_raw_fd(),
-                ptr::null_mut(),
-                left,
-            )
+            libc::sendfile(socket.as_fd().as_raw_fd(), file.as_raw_fd(), ptr::null_mut(), left)
         };
         match checked_len(sent)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -108,14 +93,7 @@ pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> io::Resul
     let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
     // SAFETY: both descriptors are open; null offsets are what pipes and sockets want.
     let moved = unsafe {
-        libc::splice(
-            from,
-            ptr::null_mut(),
-            to,
-            ptr::null_mut(),
-            len,
-            libc::SPLICE_F_MOVE,
-        )
+        libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), len, libc::SPLICE_F_MOVE)
     };
     checked_len(moved)
 }
@@ -167,8 +145,7 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
 /// Whether the file at `path` may be executed.
 pub fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// What `fork` gave.
@@ -231,10 +208,7 @@ pub fn receive_descriptor(through: impl AsFd) -> io::Result<OwnedFd> {
 /// A message of one byte with room for one descriptor.
 fn with_message<T>(body: impl FnOnce(&mut libc::msghdr) -> io::Result<T>) -> io::Result<T> {
     let mut byte = [0_u8];
-    let mut piece = libc::iovec {
-        iov_base: byte.as_mut_ptr().cast(),
-        iov_len: 1,
-    };
+    let mut piece = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
     let mut control: Control = [0; 3];
     // SAFETY: all-zero bytes are a valid `msghdr`.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };

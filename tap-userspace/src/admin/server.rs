@@ -36,7 +36,9 @@ pub enum Listener {
 
 /// Why the admin address could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot serve health and metrics on {address}: {error}; give another address with --admin, or --admin off")]
+#[error(
+    "cannot serve health and metrics on {address}: {error}; give another address with --admin, or --admin off"
+)]
 pub struct BindError {
     address: Address,
     error: io::Error,

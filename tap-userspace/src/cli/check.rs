@@ -47,7 +47,8 @@ fn capabilities(report: &mut Report) {
         report.good("capabilities", "all there");
     }
     for (name, purpose) in missing {
-        report.bad("capabilities", &format!("{name} is missing, {purpose}: run as root or grant it"));
+        report
+            .bad("capabilities", &format!("{name} is missing, {purpose}: run as root or grant it"));
     }
 }
 

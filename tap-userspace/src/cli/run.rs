@@ -48,7 +48,11 @@ pub struct RecordArguments {
 }
 
 /// Traces until SIGINT or SIGTERM.
-pub fn run(global: &Global, arguments: &RunArguments, record: Option<&Path>) -> Result<(), Failure> {
+pub fn run(
+    global: &Global,
+    arguments: &RunArguments,
+    record: Option<&Path>,
+) -> Result<(), Failure> {
     let config = Config::find(global.config.as_deref()).map_err(Failure::usage)?;
     let environment = Environment::from_process().map_err(Failure::usage)?;
     environment.warn();
@@ -58,7 +62,8 @@ pub fn run(global: &Global, arguments: &RunArguments, record: Option<&Path>) -> 
     let runtime = runtime()?;
     let board = Board::default();
     // The port is taken before anything is attached: a second tap by mistake ends here.
-    let listener = runtime.block_on(admin::server::bind(&global.admin)).map_err(Failure::runtime)?;
+    let listener =
+        runtime.block_on(admin::server::bind(&global.admin)).map_err(Failure::runtime)?;
     let exporters = exporters(&environment, &runtime, record.is_none())?;
     let recorder = record.map(create).transpose()?;
 
@@ -161,7 +166,12 @@ fn announce(probes: &load::Probes, root: &cgroup::Root, neighbour: bool, takeove
             (&outcome.state, outcome.row.need)
         {
             let row = outcome.row;
-            tracing::info!(program = row.program, without = row.without, why, "A program is not in use.");
+            tracing::info!(
+                program = row.program,
+                without = row.without,
+                why,
+                "A program is not in use."
+            );
         }
     }
     if neighbour && takeover {

@@ -245,8 +245,8 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path)
             .map_err(|error| ConfigError::Read { path: path.into(), error })?;
-        let config = Self::parse(&text)
-            .map_err(|error| ConfigError::Wrong { path: path.into(), error })?;
+        let config =
+            Self::parse(&text).map_err(|error| ConfigError::Wrong { path: path.into(), error })?;
         let count = config.ports().len();
         if count > limits::ADMISSION_ENTRIES as usize {
             return Err(ConfigError::TooManyPorts { path: path.into(), count });
@@ -475,8 +475,11 @@ mod tests {
         let wanted = config.kernel(7);
         let (inc, exc) = (RULE_INCLUDE, RULE_EXCLUDE);
         assert_eq!(wanted.ports, [(443, inc), (8000, inc), (8001, inc | exc), (8002, inc)]);
-        let prefixes: Vec<_> =
-            wanted.prefixes.iter().map(|(prefix, says)| (prefix.len, prefix.address[13], *says)).collect();
+        let prefixes: Vec<_> = wanted
+            .prefixes
+            .iter()
+            .map(|(prefix, says)| (prefix.len, prefix.address[13], *says))
+            .collect();
         assert_eq!(prefixes, [(104, 0, inc), (112, 1, inc | exc)]);
         assert_eq!((wanted.admission.ingress, wanted.admission.egress), (0, 1));
         assert_eq!((wanted.admission.default_deny, wanted.settings.self_tgid), (1, 7));

@@ -1,3 +1,4 @@
-//! stand-in
+//! Where settings come from: the configuration file and the `OTEL_*` environment.
+
 pub mod environment;
 pub mod file;

@@ -60,9 +60,7 @@ fn of_established(close: &Close) -> (State, Option<ResetBy>) {
             (State::Unreachable, None)
         }
         0 if has(close, flags::RST_RECEIVED) => (State::Reset, Some(ResetBy::Peer)),
-        0 if has(close, flags::RST_SENT) || is_abort(close) => {
-            (State::Reset, Some(ResetBy::Local))
-        }
+        0 if has(close, flags::RST_SENT) || is_abort(close) => (State::Reset, Some(ResetBy::Local)),
         0 => (State::Closed, None),
         _ => (State::Reset, Some(by_rst)),
     }

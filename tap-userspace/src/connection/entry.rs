@@ -130,8 +130,11 @@ impl Entry {
 
     /// Takes in bytes of one direction, of which `limit` at the head are kept.
     pub fn data(&mut self, data: &Data, payload: &[u8], limit: usize) {
-        let direction =
-            if data.header.lane == Lane::Receive as u8 { Direction::Receive } else { Direction::Transmit };
+        let direction = if data.header.lane == Lane::Receive as u8 {
+            Direction::Receive
+        } else {
+            Direction::Transmit
+        };
         if data.header.flags & flags::TURN != 0 {
             let turn = Turn { time_ns: data.header.time_ns, position: data.position, direction };
             self.turns.push(turn);
@@ -407,13 +410,7 @@ pub fn without_word(connection: record::Connection, now_ns: u64) -> Close {
 }
 
 pub(super) const EMPTY: record::Connection = record::Connection {
-    tuple: record::Tuple {
-        local: [0; 16],
-        remote: [0; 16],
-        local_port: 0,
-        remote_port: 0,
-        pad: 0,
-    },
+    tuple: record::Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, pad: 0 },
     opened_ns: 0,
     established_ns: 0,
     cgroup: 0,
@@ -429,4 +426,3 @@ pub fn address(bytes: [u8; 16]) -> IpAddr {
     let six = Ipv6Addr::from(bytes);
     six.to_ipv4_mapped().map_or(IpAddr::V6(six), IpAddr::V4)
 }
-

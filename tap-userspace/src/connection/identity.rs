@@ -114,8 +114,7 @@ impl Identities {
             Role::Client => Role::Server,
             Role::Server => Role::Client,
         };
-        let span_id =
-            if self.random_spans { self.next().max(1).to_be_bytes() } else { span(role) };
+        let span_id = if self.random_spans { self.next().max(1).to_be_bytes() } else { span(role) };
         Some(Identity { trace_id, span_id, peer_span_id: Some(span(peer)) })
     }
 
@@ -212,8 +211,7 @@ mod tests {
     #[test]
     fn an_xid_is_written_as_others_write_it() {
         // The example of rs/xid's documentation.
-        let id =
-            Xid([0x4d, 0x88, 0xe1, 0x5b, 0x60, 0xf4, 0x86, 0xe4, 0x28, 0x41, 0x2d, 0xc9]);
+        let id = Xid([0x4d, 0x88, 0xe1, 0x5b, 0x60, 0xf4, 0x86, 0xe4, 0x28, 0x41, 0x2d, 0xc9]);
         assert_eq!(id.to_string(), "9m4e2mr0ui3e8a215n4g");
     }
 }

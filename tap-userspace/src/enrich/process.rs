@@ -200,7 +200,8 @@ struct Users {
 
 impl Users {
     fn name(&mut self, uid: u32) -> Box<str> {
-        let modified = fs::metadata(&self.passwd).ok().map(|file| (file.mtime(), file.mtime_nsec()));
+        let modified =
+            fs::metadata(&self.passwd).ok().map(|file| (file.mtime(), file.mtime_nsec()));
         if modified != self.modified {
             self.modified = modified;
             let text = bounded(&self.passwd, 1 << 20).unwrap_or_default();

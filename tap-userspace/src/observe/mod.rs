@@ -121,7 +121,12 @@ impl Picture {
                 .collect()
         };
         let counter = "counter";
-        family("tap_records_seen_total", counter, "Records due in the kernel.", &by_kind(&|r| r.seen));
+        family(
+            "tap_records_seen_total",
+            counter,
+            "Records due in the kernel.",
+            &by_kind(&|r| r.seen),
+        );
         let delivered = by_kind(&|r| r.delivered);
         family("tap_records_delivered_total", counter, "Records read by the daemon.", &delivered);
         let dropped: Vec<_> = Kind::ALL

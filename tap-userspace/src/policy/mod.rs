@@ -1,1 +1,3 @@
-//! stand-in
+//! Which finished connections are kept.
+
+pub mod sample;

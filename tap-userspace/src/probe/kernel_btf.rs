@@ -71,7 +71,10 @@ impl<'a> Structs<'a> {
             if kind != STRUCT {
                 continue;
             }
-            let Some(structure) = WANTED.iter().find(|wanted| name(word(members - 12).unwrap_or(0)) == Some(**wanted)) else {
+            let Some(structure) = WANTED
+                .iter()
+                .find(|wanted| name(word(members - 12).unwrap_or(0)) == Some(**wanted))
+            else {
                 continue;
             };
             let bitfields = info >> 31 == 1;
@@ -93,9 +96,9 @@ const STRUCT: u32 = 4;
 /// which nothing can be read.
 fn tail(kind: u32, count: usize) -> Option<usize> {
     Some(match kind {
-        1 | 14 | 17 => 4,              // INT, VAR, DECL_TAG
-        2 | 7..=12 | 16 | 18 => 0,     // PTR, FWD, TYPEDEF, modifiers, FUNC, FLOAT, TYPE_TAG
-        3 => 12,                       // ARRAY
+        1 | 14 | 17 => 4,                               // INT, VAR, DECL_TAG
+        2 | 7..=12 | 16 | 18 => 0, // PTR, FWD, TYPEDEF, modifiers, FUNC, FLOAT, TYPE_TAG
+        3 => 12,                   // ARRAY
         STRUCT | 5 | 15 | 19 => count.checked_mul(12)?, // STRUCT, UNION, DATASEC, ENUM64
         6 | 13 => count.checked_mul(8)?, // ENUM, FUNC_PROTO
         _ => return None,

@@ -58,7 +58,9 @@ pub enum LoadError {
     #[error("this tap was built without its kernel programs: build it with `cargo xtask build`")]
     Stub,
     /// The object as a whole was refused.
-    #[error("the kernel refused tap's maps: {0}; tap needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or root")]
+    #[error(
+        "the kernel refused tap's maps: {0}; tap needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or root"
+    )]
     Object(String),
     /// A required program was refused.
     #[error("the kernel refused program {program}, without which {without}: {why}")]
@@ -242,26 +244,23 @@ fn attach(object: &mut Ebpf, row: &Row, root: &Root) -> Result<(), String> {
     // A link is always "multi" in the kernel; AllowMultiple is refused on one (aya #1078).
     let mode = CgroupAttachMode::Single;
     let at = &root.directory;
-    let error = |error: ProgramError| brief(&error);
-    match (program, row.hook) {
-        (Program::SockOps(program), _) => drop(program.attach(at, mode).map_err(error)?),
+    let attached = match (program, row.hook) {
+        (Program::SockOps(program), _) => program.attach(at, mode).map(|_| ()),
         (Program::CgroupSkb(program), Hook::Packets(way)) => {
             let kind = match way {
                 Way::In => CgroupSkbAttachType::Ingress,
                 Way::Out => CgroupSkbAttachType::Egress,
             };
-            drop(program.attach(at, kind, mode).map_err(error)?);
+            program.attach(at, kind, mode).map(|_| ())
         }
-        (Program::CgroupSockAddr(program), _) => drop(program.attach(at, mode).map_err(error)?),
-        (Program::CgroupSock(program), _) => drop(program.attach(at, mode).map_err(error)?),
-        (Program::BtfTracePoint(program), _) => drop(program.attach().map_err(error)?),
-        (Program::RawTracePoint(program), Hook::Raw(point)) => {
-            drop(program.attach(point).map_err(error)?);
-        }
-        (Program::Iter(_), _) => {}
+        (Program::CgroupSockAddr(program), _) => program.attach(at, mode).map(|_| ()),
+        (Program::CgroupSock(program), _) => program.attach(at, mode).map(|_| ()),
+        (Program::BtfTracePoint(program), _) => program.attach().map(|_| ()),
+        (Program::RawTracePoint(program), Hook::Raw(point)) => program.attach(point).map(|_| ()),
+        (Program::Iter(_), _) => Ok(()),
         _ => return Err("of another kind than planned".into()),
-    }
-    Ok(())
+    };
+    attached.map_err(|error| brief(&error))
 }
 
 fn fill(object: &mut Ebpf, wanted: &Wanted) -> Result<(), LoadError> {

@@ -6,8 +6,10 @@ use std::fs;
 const NEEDED: [(u32, &str, &str); 3] = [
     (39, "CAP_BPF", "to load programs and maps"),
     (38, "CAP_PERFMON", "to load tracing programs"),
-    (12, "CAP_NET_ADMIN", "to attach to the root cgroup"),
+    (NET_ADMIN, "CAP_NET_ADMIN", "to attach to the root cgroup"),
 ];
+
+const NET_ADMIN: u32 = 12;
 
 /// Stands in for CAP_BPF and CAP_PERFMON.
 const SYS_ADMIN: u32 = 21;
@@ -22,7 +24,7 @@ fn missing_of(effective: u64) -> Vec<(&'static str, &'static str)> {
     let has = |bit: u32| effective >> bit & 1 == 1;
     NEEDED
         .into_iter()
-        .filter(|(bit, _, _)| !has(*bit) && !(has(SYS_ADMIN) && *bit != 12))
+        .filter(|(bit, _, _)| !(has(*bit) || *bit != NET_ADMIN && has(SYS_ADMIN)))
         .map(|(_, name, purpose)| (name, purpose))
         .collect()
 }

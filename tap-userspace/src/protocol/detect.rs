@@ -23,9 +23,28 @@ const METHOD_MAX: usize = 16;
 
 /// HTTP/1 methods that begin a connection: RFC 9110 §9, RFC 5789, RFC 4918 and its kin.
 const METHODS: [&[u8]; 22] = [
-    b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE",
-    b"PROPFIND", b"PROPPATCH", b"MKCOL", b"COPY", b"MOVE", b"LOCK", b"UNLOCK", b"SEARCH",
-    b"REPORT", b"MKCALENDAR", b"QUERY", b"NOTIFY", b"SUBSCRIBE",
+    b"GET",
+    b"POST",
+    b"PUT",
+    b"HEAD",
+    b"DELETE",
+    b"OPTIONS",
+    b"PATCH",
+    b"CONNECT",
+    b"TRACE",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"MKCOL",
+    b"COPY",
+    b"MOVE",
+    b"LOCK",
+    b"UNLOCK",
+    b"SEARCH",
+    b"REPORT",
+    b"MKCALENDAR",
+    b"QUERY",
+    b"NOTIFY",
+    b"SUBSCRIBE",
 ];
 
 /// RFC 9113 §3.4.
@@ -141,7 +160,8 @@ mod tests {
 
     #[test]
     fn requests_and_responses() {
-        for request in ["GET / HTTP/1.1\r\n", "POST http://x/ HTTP/1.0", "PROPFIND /a", "CONNECT h:1"]
+        for request in
+            ["GET / HTTP/1.1\r\n", "POST http://x/ HTTP/1.0", "PROPFIND /a", "CONNECT h:1"]
         {
             assert_eq!(detect(b"", request.as_bytes()), CLIENT, "{request}");
         }
@@ -161,7 +181,16 @@ mod tests {
 
     #[test]
     fn garbage_is_unknown() {
-        for garbage in [&b"\x00\x01"[..], b"GETX /", b"GET \x00", b"SSH-2.0-x", b"\x80\x2e\x01\x00\x02", b"HTTP/1.1 2x0", b"\x16\x03\x09\x00\x00\x01", b"get / http"] {
+        for garbage in [
+            &b"\x00\x01"[..],
+            b"GETX /",
+            b"GET \x00",
+            b"SSH-2.0-x",
+            b"\x80\x2e\x01\x00\x02",
+            b"HTTP/1.1 2x0",
+            b"\x16\x03\x09\x00\x00\x01",
+            b"get / http",
+        ] {
             assert_eq!(detect(garbage, b"\x00"), Detection::Unknown, "{garbage:?}");
         }
     }

@@ -85,10 +85,19 @@ fn hello(message: &[u8]) -> Result<ClientHello, NoHello> {
             }
             TlsExtension::ALPN(protocols) => {
                 let text = |protocol: &&[u8]| String::from_utf8_lossy(protocol).into_owned();
-                hello.alpn = protocols.iter().filter(|name| !is_grease(name)).map(text).take(LIST_MAX).collect();
+                hello.alpn = protocols
+                    .iter()
+                    .filter(|name| !is_grease(name))
+                    .map(text)
+                    .take(LIST_MAX)
+                    .collect();
             }
             TlsExtension::SupportedVersions(versions) => {
-                let highest = versions.iter().map(|version| version.0).filter(|v| version_name(*v).is_some()).max();
+                let highest = versions
+                    .iter()
+                    .map(|version| version.0)
+                    .filter(|v| version_name(*v).is_some())
+                    .max();
                 hello.version = highest.and_then(version_name).or(hello.version);
             }
             _ => {}
@@ -234,7 +243,11 @@ mod tests {
 
     #[test]
     fn what_is_no_hello_is_refused() {
-        for bad in [&[23, 3, 3, 0, 1, 1][..], &[22, 3, 3, 0, 4, 2, 0, 0, 0], &[22, 3, 1, 0, 4, 1, 255, 255, 255]] {
+        for bad in [
+            &[23, 3, 3, 0, 1, 1][..],
+            &[22, 3, 3, 0, 4, 2, 0, 0, 0],
+            &[22, 3, 1, 0, 4, 1, 255, 255, 255],
+        ] {
             assert!(parse_client_hello(bad).is_err(), "{bad:?}");
         }
         assert_eq!(parse_client_hello(b"\x80\x2e\x01\x03\x01"), Ok(None));
@@ -277,7 +290,10 @@ mod tests {
         assert!(!established(&[&hello[..], &change].concat(), &server13));
         assert!(established(&[&hello[..], &change, &data].concat(), &server13));
         let server12 = [record(22, 90), change.clone(), finished.clone()].concat();
-        assert!(established(&[&hello[..], &record(22, 70), &change, &finished].concat(), &server12));
+        assert!(established(
+            &[&hello[..], &record(22, 70), &change, &finished].concat(),
+            &server12
+        ));
         assert!(!established(&hello, &record(22, 90)));
     }
 }

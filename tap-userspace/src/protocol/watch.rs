@@ -92,8 +92,7 @@ impl Watch {
         match detect::detect(receive.contiguous(), transmit.contiguous()) {
             Detection::Known { protocol, client } => {
                 self.client = client;
-                self.stage =
-                    if protocol == Protocol::Tls { Stage::Handshake } else { Stage::Done };
+                self.stage = if protocol == Protocol::Tls { Stage::Handshake } else { Stage::Done };
                 finds.push(Found::Protocol(protocol));
             }
             Detection::NeedMore => {}

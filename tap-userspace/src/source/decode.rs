@@ -80,9 +80,7 @@ pub fn exact(bytes: &[u8]) -> &[u8] {
 
 fn payload<T>(bytes: &[u8], header: Header) -> Result<&[u8], Bad> {
     let from = size_of::<T>();
-    bytes
-        .get(from..from.saturating_add(header.payload_len as usize))
-        .ok_or(Bad::Short(bytes.len()))
+    bytes.get(from..from.saturating_add(header.payload_len as usize)).ok_or(Bad::Short(bytes.len()))
 }
 
 /// The record types, in which every bit pattern is a value.
@@ -144,7 +142,15 @@ mod tests {
         assert_eq!(decode(&[8; 64]), Err(Bad::Kind(8)));
         let open = header(Kind::Open as u8, 0);
         assert_eq!(decode(bytes_of(&open)), Err(Bad::Short(32)));
-        let data = Data { header: header(3, 5), offset: 0, position: 0, segment_len: 5, turn: 1, tgid: 0, pad: 0 };
+        let data = Data {
+            header: header(3, 5),
+            offset: 0,
+            position: 0,
+            segment_len: 5,
+            turn: 1,
+            tgid: 0,
+            pad: 0,
+        };
         let mut bytes = bytes_of(&data).to_vec();
         assert_eq!(decode(&bytes), Err(Bad::Short(64)));
         bytes.extend(b"12345stale");

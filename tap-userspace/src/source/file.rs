@@ -54,10 +54,14 @@ pub enum ReadError {
     #[error("offset 0: this is no recording of tap (it does not begin with TAPREC)")]
     NoRecording,
     /// It is of another version.
-    #[error("offset 8: the recording has kernel-record version {0}, this tap reads {ABI_VERSION}; replay it with the tap that made it")]
+    #[error(
+        "offset 8: the recording has kernel-record version {0}, this tap reads {ABI_VERSION}; replay it with the tap that made it"
+    )]
     Version(u32),
     /// A frame is cut off: the recording tap was killed, or the file was truncated.
-    #[error("offset {0}: the recording is cut off inside a frame; everything before it was replayed")]
+    #[error(
+        "offset {0}: the recording is cut off inside a frame; everything before it was replayed"
+    )]
     Truncated(u64),
     /// A frame is damaged.
     #[error("offset {0}: the recording is damaged ({1}); everything before it was replayed")]

@@ -15,9 +15,7 @@ use tests::{
 
 /// A connection between two namespaces, so not of the loopback net.
 fn across(pair: &Pair) -> Result<Ends> {
-    let listener = pair
-        .right
-        .run(|| Ok(TcpListener::bind((pair.address(2), 0))?))?;
+    let listener = pair.right.run(|| Ok(TcpListener::bind((pair.address(2), 0))?))?;
     let to = listener.local_addr()?;
     let client = pair.left.run(|| Ok(TcpStream::connect(to)?))?;
     let mut connected = Connected::accepted(client, &listener)?;
@@ -30,10 +28,7 @@ fn across(pair: &Pair) -> Result<Ends> {
 fn seen_with(config: &str) -> Result<[bool; 4]> {
     let pair = Pair::new()?;
     let receiver = Receiver::start()?;
-    let tap = Launch::new()
-        .config(config)
-        .exporting(&receiver, Protocol::Grpc)
-        .start()?;
+    let tap = Launch::new().config(config).exporting(&receiver, Protocol::Grpc).start()?;
     let mut connected = Connected::new()?;
     connected.send(10)?;
     let near = connected.close()?;
@@ -51,22 +46,10 @@ fn seen_with(config: &str) -> Result<[bool; 4]> {
 #[test]
 fn directions_and_loopback_are_chosen() {
     apart(|| {
-        assert_eq!(
-            seen_with("capture: { direction: all }\n")?,
-            [true, true, true, true]
-        );
-        assert_eq!(
-            seen_with("capture: { direction: egress }\n")?,
-            [true, false, true, false]
-        );
-        assert_eq!(
-            seen_with("capture: { direction: ingress }\n")?,
-            [false, true, false, true]
-        );
-        assert_eq!(
-            seen_with("capture: { loopback: false }\n")?,
-            [false, false, true, true]
-        );
+        assert_eq!(seen_with("capture: { direction: all }\n")?, [true, true, true, true]);
+        assert_eq!(seen_with("capture: { direction: egress }\n")?, [true, false, true, false]);
+        assert_eq!(seen_with("capture: { direction: ingress }\n")?, [false, true, false, true]);
+        assert_eq!(seen_with("capture: { loopback: false }\n")?, [false, false, true, true]);
         Ok(())
     });
 }
@@ -83,9 +66,7 @@ fn its_own_connections_are_traced_when_asked_for() {
         tap.stop()?.check()?;
         let own = |span: &Span| span.pid() == Some(pid) && span.has_port(port);
         // It is open at the end, and itself the way on which it is told.
-        receiver
-            .wait_for("tap's own export connection", 1, PATIENCE, own)
-            .map(drop)
+        receiver.wait_for("tap's own export connection", 1, PATIENCE, own).map(drop)
     });
 }
 
@@ -100,11 +81,7 @@ fn a_wrong_configuration_is_exit_2_with_its_place() {
             let ended = Launch::new().config(config).run()?;
             assert_eq!(ended.code(), 2, "{config}: {}", ended.log());
             assert!(ended.log().contains("tap.yaml"), "{}", ended.log());
-            assert!(
-                ended.log().contains(place),
-                "{place} is not in: {}",
-                ended.log()
-            );
+            assert!(ended.log().contains(place), "{place} is not in: {}", ended.log());
         }
         Ok(())
     });

@@ -22,10 +22,7 @@ fn an_unreachable_collector_stops_nothing_and_is_said_once() {
             let tap = Launch::new()
                 .env("OTEL_TRACES_EXPORTER", "otlp")
                 .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.name())
-                .env(
-                    "OTEL_EXPORTER_OTLP_ENDPOINT",
-                    &format!("http://{}", deaf_port()?),
-                )
+                .env("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{}", deaf_port()?))
                 .env("OTEL_BSP_SCHEDULE_DELAY", "50")
                 .start()?;
             connections(10)?;
@@ -40,21 +37,14 @@ fn an_unreachable_collector_stops_nothing_and_is_said_once() {
             assert_eq!(tap.get("/livez")?.status, 200);
             assert_eq!(tap.get("/readyz")?.status, 200);
             let metrics = tap.metrics()?;
-            assert_eq!(
-                metrics.count("tap_items_exported_total", &["signal=\"traces\""]),
-                0
-            );
+            assert_eq!(metrics.count("tap_items_exported_total", &["signal=\"traces\""]), 0);
             let ended = tap.stop()?;
             let accounting = ended.check()?;
             assert!(ended.took < Duration::from_secs(5), "{:?}", ended.took);
             assert_eq!(accounting.spans("exported"), 0);
             assert!(accounting.spans("dropped") >= 40, "{accounting:?}");
             // Once a minute; the end may say what became of the rest.
-            let warnings = ended
-                .stderr
-                .iter()
-                .filter(|line| line.contains("WARN"))
-                .count();
+            let warnings = ended.stderr.iter().filter(|line| line.contains("WARN")).count();
             assert!((1..=3).contains(&warnings), "{}", ended.log());
         }
         Ok(())
@@ -93,10 +83,8 @@ fn a_batch_that_is_rejected_is_counted_and_not_sent_again() {
             })?;
             receiver.both(Connected::new()?.close()?)?;
             let receiver = Session { tap, receiver }.finish()?;
-            let again = receiver
-                .spans()
-                .into_iter()
-                .any(|it| it.is_between(lost.client, lost.server));
+            let again =
+                receiver.spans().into_iter().any(|it| it.is_between(lost.client, lost.server));
             assert!(!again, "{protocol:?}: a rejected span was sent again");
         }
         Ok(())
@@ -108,9 +96,7 @@ fn a_partial_success_is_believed() {
     apart(|| {
         let receiver = Receiver::start()?;
         receiver.fail_next(Fault::Partial(1));
-        let tap = Launch::new()
-            .exporting(&receiver, Protocol::HttpProtobuf)
-            .start()?;
+        let tap = Launch::new().exporting(&receiver, Protocol::HttpProtobuf).start()?;
         receiver.both(Connected::new()?.close()?)?;
         let accounting = tap.stop()?.check()?;
         assert_eq!(accounting.spans("rejected"), 1, "{accounting:?}");
@@ -130,11 +116,7 @@ fn a_slow_collector_does_not_hold_the_daemon_at_its_end() {
         silence(Duration::from_millis(300));
         let asked = Instant::now();
         let ended = tap.stop()?;
-        assert!(
-            asked.elapsed() < Duration::from_secs(6),
-            "{:?}",
-            asked.elapsed()
-        );
+        assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
         ended.check().map(drop)
     });
 }

@@ -40,11 +40,7 @@ fn spans_arrive_by_every_protocol_plain_and_compressed() {
                     } else {
                         "content-encoding"
                     };
-                    assert_eq!(
-                        header(name) == Some("gzip"),
-                        compression == "gzip",
-                        "{request:?}"
-                    );
+                    assert_eq!(header(name) == Some("gzip"), compression == "gzip", "{request:?}");
                 }
             }
         }
@@ -65,10 +61,7 @@ fn the_unset_protocol_is_http_protobuf_and_a_signals_own_endpoint_is_taken_as_it
         receiver.both(Connected::new()?.close()?)?;
         let receiver = Session { tap, receiver }.finish()?;
         let all = receiver.store().requests();
-        assert!(
-            all.iter()
-                .all(|request| request.protocol == Protocol::HttpProtobuf)
-        );
+        assert!(all.iter().all(|request| request.protocol == Protocol::HttpProtobuf));
         Ok(())
     });
 }
@@ -80,10 +73,7 @@ fn the_resource_and_the_limits_are_set_by_it() {
         let tap = Launch::new()
             .exporting(&receiver, Protocol::Grpc)
             .env("OTEL_SERVICE_NAME", "watcher")
-            .env(
-                "OTEL_RESOURCE_ATTRIBUTES",
-                "deployment.environment.name=lab,service.name=lost",
-            )
+            .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=lab,service.name=lost")
             .env("OTEL_SPAN_EVENT_COUNT_LIMIT", "10")
             .start()?;
         let mut connected = Connected::new()?;
@@ -93,10 +83,7 @@ fn the_resource_and_the_limits_are_set_by_it() {
         }
         let both = receiver.both(connected.close()?)?;
         assert_eq!(both.client.resource.str("service.name"), Some("watcher"));
-        assert_eq!(
-            both.client.resource.str("deployment.environment.name"),
-            Some("lab")
-        );
+        assert_eq!(both.client.resource.str("deployment.environment.name"), Some("lab"));
         assert_eq!(both.client.events.len(), 10);
         assert_eq!(both.client.dropped_events, 42 - 10);
         assert!(both.client.marked("event_limit"));
@@ -123,19 +110,10 @@ fn unknown_values_are_warned_about_by_name_and_ignored() {
         receiver.both(Connected::new()?.close()?)?;
         for (name, value) in wrong {
             let warned = tap.log().with(name);
-            assert!(
-                warned.iter().any(|line| line.contains(value)),
-                "{name}: {}",
-                tap.log().text()
-            );
+            assert!(warned.iter().any(|line| line.contains(value)), "{name}: {}", tap.log().text());
         }
         // What is allowed is said as well.
-        assert!(
-            tap.log()
-                .with("carrier-pigeon")
-                .iter()
-                .any(|it| it.contains("grpc"))
-        );
+        assert!(tap.log().with("carrier-pigeon").iter().any(|it| it.contains("grpc")));
         Session { tap, receiver }.finish().map(drop)
     });
 }
@@ -165,11 +143,7 @@ fn an_endpoint_that_is_no_url_is_exit_2() {
                 .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
                 .run()?;
             assert_eq!(ended.code(), 2, "{endpoint}: {}", ended.log());
-            assert!(
-                ended.log().contains("OTEL_EXPORTER_OTLP_ENDPOINT"),
-                "{}",
-                ended.log()
-            );
+            assert!(ended.log().contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{}", ended.log());
         }
         Ok(())
     });
@@ -180,16 +154,9 @@ fn an_endpoint_without_an_exporter_is_warned_about() {
     apart(|| {
         let receiver = Receiver::start()?;
         let tap = Launch::new()
-            .env(
-                "OTEL_EXPORTER_OTLP_ENDPOINT",
-                &receiver.endpoint(Protocol::HttpProtobuf),
-            )
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &receiver.endpoint(Protocol::HttpProtobuf))
             .start()?;
-        assert!(
-            !tap.log().with("OTEL_TRACES_EXPORTER").is_empty(),
-            "{}",
-            tap.log().text()
-        );
+        assert!(!tap.log().with("OTEL_TRACES_EXPORTER").is_empty(), "{}", tap.log().text());
         tap.stop()?.check()?;
         assert!(receiver.store().requests().is_empty());
         Ok(())
@@ -217,9 +184,7 @@ fn without_any_of_it_finished_connections_are_printed() {
 }
 
 fn mentions(line: &str, client: SocketAddr, server: SocketAddr) -> bool {
-    [client, server]
-        .iter()
-        .all(|end| line.contains(&end.port().to_string()))
+    [client, server].iter().all(|end| line.contains(&end.port().to_string()))
 }
 
 #[test]
@@ -228,20 +193,12 @@ fn a_console_exporter_and_none_can_be_asked_for() {
         let silent = Launch::new().env("OTEL_TRACES_EXPORTER", "none").start()?;
         Connected::new()?.close()?;
         let ended = silent.stop()?;
-        assert!(
-            ended.status.success() && ended.stdout.is_empty(),
-            "{:?}",
-            ended.stdout
-        );
-        let console = Launch::new()
-            .env("OTEL_TRACES_EXPORTER", "console")
-            .start()?;
+        assert!(ended.status.success() && ended.stdout.is_empty(), "{:?}", ended.stdout);
+        let console = Launch::new().env("OTEL_TRACES_EXPORTER", "console").start()?;
         let ends = Connected::new()?.close()?;
-        let shown = console
-            .output()
-            .wait_for("the connection", PATIENCE, |line| {
-                mentions(line, ends.client, ends.server).then_some(())
-            });
+        let shown = console.output().wait_for("the connection", PATIENCE, |line| {
+            mentions(line, ends.client, ends.server).then_some(())
+        });
         console.stop()?;
         shown
     });

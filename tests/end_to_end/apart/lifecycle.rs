@@ -48,14 +48,8 @@ fn kill_leaves_no_program_link_or_attachment() {
         let Session { tap, receiver } = Session::start()?;
         receiver.both(Connected::new()?.close()?)?;
         let objects = Objects::of_process(tap.pid())?;
-        assert!(
-            !objects.programs.is_empty() && !objects.links.is_empty(),
-            "{objects:?}"
-        );
-        assert!(
-            !objects.programs.is_disjoint(&attached()?),
-            "nothing at the cgroup root"
-        );
+        assert!(!objects.programs.is_empty() && !objects.links.is_empty(), "{objects:?}");
+        assert!(!objects.programs.is_disjoint(&attached()?), "nothing at the cgroup root");
         tap.kill()?;
         until_true("tap's programs to go", PATIENCE, || {
             objects.alive().is_empty()
@@ -67,15 +61,10 @@ fn kill_leaves_no_program_link_or_attachment() {
 #[test]
 fn an_orderly_end_leaves_nothing_either() {
     apart(|| {
-        let Session {
-            tap,
-            receiver: _receiver,
-        } = Session::start()?;
+        let Session { tap, receiver: _receiver } = Session::start()?;
         let objects = Objects::of_process(tap.pid())?;
         tap.stop()?.check()?;
-        until_true("tap's programs to go", PATIENCE, || {
-            objects.alive().is_empty()
-        })
+        until_true("tap's programs to go", PATIENCE, || objects.alive().is_empty())
     });
 }
 
@@ -84,9 +73,7 @@ fn a_taken_admin_port_ends_it_before_anything_is_attached() {
     apart(|| {
         let taken = TcpListener::bind("127.0.0.1:0")?;
         let before = attached()?;
-        let ended = Launch::new()
-            .admin(&taken.local_addr()?.to_string())
-            .run()?;
+        let ended = Launch::new().admin(&taken.local_addr()?.to_string()).run()?;
         assert_eq!(ended.code(), 1, "{}", ended.log());
         assert!(ended.log().contains("--admin"), "{}", ended.log());
         assert!(attached()?.is_subset(&before));

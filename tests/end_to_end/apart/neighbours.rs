@@ -28,11 +28,7 @@ fn check_connections(session: &Session) -> Result<()> {
     let mut connected = Connected::new()?;
     connected.send(10)?;
     sys::reset_on_close(&connected.server)?;
-    let Connected {
-        mut client,
-        server,
-        ends,
-    } = connected;
+    let Connected { mut client, server, ends } = connected;
     drop(server);
     assert!(client.read(&mut [0]).is_err());
     drop(client);

@@ -64,9 +64,7 @@ fn an_idle_connection_older_than_tap_is_flushed_at_its_end() {
 fn a_connection_of_another_namespace_older_than_tap_is_picked_up_when_it_sends() {
     apart(|| {
         let pair = Pair::new()?;
-        let listener = pair
-            .right
-            .run(|| Ok(TcpListener::bind((pair.address(2), 0))?))?;
+        let listener = pair.right.run(|| Ok(TcpListener::bind((pair.address(2), 0))?))?;
         let to = listener.local_addr()?;
         let client = pair.left.run(|| Ok(TcpStream::connect(to)?))?;
         let mut connected = Connected::accepted(client, &listener)?;

@@ -18,17 +18,11 @@ const BURST: Duration = Duration::from_secs(60);
 /// Waits for `count` spans of the server's `port`, and stops the daemon: there are no more.
 fn collect(session: Session, port: u16, count: usize) -> Result<(Vec<Arc<Span>>, Accounting)> {
     let of_port = |span: &Span| span.has_port(port);
-    session
-        .receiver
-        .wait_for("the burst's spans", count, BURST, of_port)?;
+    session.receiver.wait_for("the burst's spans", count, BURST, of_port)?;
     let Session { tap, receiver } = session;
     let ended: Ended = tap.stop()?;
     let accounting = ended.check()?;
-    let spans: Vec<_> = receiver
-        .spans()
-        .into_iter()
-        .filter(|span| of_port(span))
-        .collect();
+    let spans: Vec<_> = receiver.spans().into_iter().filter(|span| of_port(span)).collect();
     assert_eq!(spans.len(), count);
     assert_eq!(receiver.spans().len() as u64, accounting.spans("exported"));
     Ok((spans, accounting))
@@ -36,11 +30,7 @@ fn collect(session: Session, port: u16, count: usize) -> Result<(Vec<Arc<Span>>,
 
 fn assert_no_life_lost(accounting: &Accounting) {
     for kind in ["open", "owner", "close"] {
-        assert_eq!(
-            accounting.record(kind, "dropped"),
-            0,
-            "{kind}: {accounting:?}"
-        );
+        assert_eq!(accounting.record(kind, "dropped"), 0, "{kind}: {accounting:?}");
     }
 }
 
@@ -52,11 +42,7 @@ fn assert_bytes(spans: &[Arc<Span>], quick: Quick) -> Result<()> {
             "egress" => span.bytes(),
             _ => (span.bytes().1, span.bytes().0),
         };
-        assert_eq!(
-            (sent, received),
-            (quick.request as i64, quick.answer as i64),
-            "{span:#?}"
-        );
+        assert_eq!((sent, received), (quick.request as i64, quick.answer as i64), "{span:#?}");
         assert_eq!(span.state(), "closed");
     }
     Ok(())
@@ -66,12 +52,7 @@ fn assert_bytes(spans: &[Arc<Span>], quick: Quick) -> Result<()> {
 fn five_thousand_quick_connections_are_ten_thousand_spans() {
     apart(|| {
         let session = Session::start()?;
-        let quick = Quick {
-            count: 5000,
-            pace: Pace::Full,
-            request: 100,
-            answer: 1000,
-        };
+        let quick = Quick { count: 5000, pace: Pace::Full, request: 100, answer: 1000 };
         let port = quick_connections(quick)?;
         let (spans, accounting) = collect(session, port, 10_000)?;
         assert_bytes(&spans, quick)?;
@@ -93,12 +74,7 @@ fn a_daemon_stopped_for_five_seconds_loses_no_open_and_no_close() {
     apart(|| {
         let session = Session::start()?;
         session.tap.signal(libc::SIGSTOP)?;
-        let quick = Quick {
-            count: 10_000,
-            pace: Pace::PerSecond(2000),
-            request: 50,
-            answer: 50,
-        };
+        let quick = Quick { count: 10_000, pace: Pace::PerSecond(2000), request: 50, answer: 50 };
         let port = quick_connections(quick);
         session.tap.signal(libc::SIGCONT)?;
         let (spans, accounting) = collect(session, port?, 20_000)?;
@@ -113,12 +89,7 @@ fn data_is_shed_before_life_and_every_loss_is_counted_and_marked() {
         let session = Session::start()?;
         // Heads of 4 KiB in both directions at both ends: 64 MB for a data ring of 16 MiB.
         session.tap.signal(libc::SIGSTOP)?;
-        let quick = Quick {
-            count: 4000,
-            pace: Pace::PerSecond(2000),
-            request: 5000,
-            answer: 5000,
-        };
+        let quick = Quick { count: 4000, pace: Pace::PerSecond(2000), request: 5000, answer: 5000 };
         let port = quick_connections(quick);
         silence(Duration::from_millis(100));
         session.tap.signal(libc::SIGCONT)?;
@@ -127,15 +98,8 @@ fn data_is_shed_before_life_and_every_loss_is_counted_and_marked() {
         // The soundness of each: turns that do not add up are marked.
         assert_bytes(&spans, quick)?;
         let lost = accounting.record("data", "dropped");
-        let marked = spans
-            .iter()
-            .filter(|span| span.marked("lost_events"))
-            .count() as u64;
-        assert_eq!(
-            lost > 0,
-            marked > 0,
-            "{lost} records lost, {marked} spans marked"
-        );
+        let marked = spans.iter().filter(|span| span.marked("lost_events")).count() as u64;
+        assert_eq!(lost > 0, marked > 0, "{lost} records lost, {marked} spans marked");
         assert!(marked <= lost, "{lost} records lost, {marked} spans marked");
         Ok(())
     });

@@ -11,23 +11,12 @@ use tests::{
     workload::Connected,
 };
 
-const NOBODY: [&str; 6] = [
-    "setpriv",
-    "--reuid",
-    "65534",
-    "--regid",
-    "65534",
-    "--clear-groups",
-];
+const NOBODY: [&str; 6] = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
 
 #[track_caller]
 fn assert_cannot(ended: &Ended, names: &str) {
     assert_eq!(ended.code(), 3, "{}", ended.log());
-    let errors: Vec<_> = ended
-        .stderr
-        .iter()
-        .filter(|line| line.contains(names))
-        .collect();
+    let errors: Vec<_> = ended.stderr.iter().filter(|line| line.contains(names)).collect();
     assert_eq!(errors.len(), 1, "{}", ended.log());
     assert_eq!(ended.stdout, [""; 0]);
 }
@@ -44,10 +33,9 @@ fn a_user_without_rights() {
 #[test]
 fn root_without_one_capability() {
     apart(|| {
-        for (flag, name) in [
-            ("-net_admin", "CAP_NET_ADMIN"),
-            ("-perfmon,-sys_admin", "CAP_PERFMON"),
-        ] {
+        for (flag, name) in
+            [("-net_admin", "CAP_NET_ADMIN"), ("-perfmon,-sys_admin", "CAP_PERFMON")]
+        {
             let bounds = format!("--bounding-set={flag}");
             let ended = Launch::new().under(&["setpriv", &bounds]).run()?;
             assert_cannot(&ended, name);
@@ -61,11 +49,7 @@ fn check_tells_a_user_without_rights_what_is_missing() {
     apart(|| {
         let ended = Launch::of(&["check"]).copied().under(&NOBODY).run()?;
         assert_eq!(ended.code(), 1, "{}", ended.log());
-        assert!(
-            ended.stdout.join("\n").contains("CAP_BPF"),
-            "{:?}",
-            ended.stdout
-        );
+        assert!(ended.stdout.join("\n").contains("CAP_BPF"), "{:?}", ended.stdout);
         Ok(())
     });
 }
@@ -96,11 +80,7 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         // The daemon in it has ended; its last task may take a moment more.
         let gone = || fs::remove_dir(&self.0).is_ok();
-        drop(tests::wait::until_true(
-            "the cgroup to empty",
-            tests::wait::PATIENCE,
-            gone,
-        ));
+        drop(tests::wait::until_true("the cgroup to empty", tests::wait::PATIENCE, gone));
     }
 }
 

@@ -37,15 +37,8 @@ fn record() -> Result<Recorded> {
     let receiver = Session { tap, receiver }.finish()?;
     drop(kept_open);
     let mode = fs::metadata(&file)?.permissions().mode();
-    ensure!(
-        mode & 0o077 == 0,
-        "others may read the payload in the recording: {mode:o}"
-    );
-    Ok(Recorded {
-        file,
-        live: receiver.spans(),
-        home,
-    })
+    ensure!(mode & 0o077 == 0, "others may read the payload in the recording: {mode:o}");
+    Ok(Recorded { file, live: receiver.spans(), home })
 }
 
 /// Connections of many kinds; gives those that stay open.
@@ -123,14 +116,7 @@ fn a_replay_needs_no_rights() {
         let recorded = record()?;
         fs::set_permissions(&recorded.file, fs::Permissions::from_mode(0o644))?;
         let receiver = Receiver::start()?;
-        let nobody = [
-            "setpriv",
-            "--reuid",
-            "65534",
-            "--regid",
-            "65534",
-            "--clear-groups",
-        ];
+        let nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
         let ended = Launch::of(&["replay", &recorded.file.display().to_string()])
             .exporting(&receiver, Protocol::Grpc)
             .copied()
@@ -166,31 +152,20 @@ fn a_bad_recording_is_exit_2_with_the_offset_and_its_good_part() {
         // Cut off in its second half: most of the connections were over by then.
         let cut = whole.len() - whole.len() / 8;
         let (offset, spans) = replay_bad(home, &whole[..cut])?;
-        assert!(
-            offset <= cut as u64 && !spans.is_empty(),
-            "{offset} of {cut}, {}",
-            spans.len()
-        );
+        assert!(offset <= cut as u64 && !spans.is_empty(), "{offset} of {cut}, {}", spans.len());
 
         // One bit of the last quarter.
         let mut damaged = whole.clone();
         let at = whole.len() * 3 / 4;
         damaged[at] ^= 4;
         let (offset, spans) = replay_bad(home, &damaged)?;
-        assert!(
-            offset <= at as u64 && !spans.is_empty(),
-            "{offset} of {at}, {}",
-            spans.len()
-        );
+        assert!(offset <= at as u64 && !spans.is_empty(), "{offset} of {at}, {}", spans.len());
 
         // Of another version, and no recording at all.
         let mut other = whole;
         other[8] ^= 0x7f;
         assert_eq!(replay_bad(home, &other)?.1.len(), 0);
-        assert_eq!(
-            replay_bad(home, b"#!/bin/sh\necho no recording\n")?,
-            (0, vec![])
-        );
+        assert_eq!(replay_bad(home, b"#!/bin/sh\necho no recording\n")?, (0, vec![]));
         assert_eq!(replay_bad(home, b"")?, (0, vec![]));
         Ok(())
     });
@@ -202,11 +177,7 @@ fn a_recording_that_is_not_there_is_an_error_that_names_it() {
         let receiver = Receiver::start()?;
         let ended = replay(Path::new("/nonexistent/recording"), &receiver)?;
         assert_ne!(ended.code(), 0);
-        assert!(
-            ended.log().contains("/nonexistent/recording"),
-            "{}",
-            ended.log()
-        );
+        assert!(ended.log().contains("/nonexistent/recording"), "{}", ended.log());
         Ok(())
     });
 }

@@ -11,10 +11,7 @@ use tests::{
 fn beside(launch: &Launch, takeover: bool) -> anyhow::Result<()> {
     let first = Session::start()?;
     let receiver = Receiver::start()?;
-    let second = launch
-        .clone()
-        .exporting(&receiver, Protocol::Grpc)
-        .start()?;
+    let second = launch.clone().exporting(&receiver, Protocol::Grpc).start()?;
     let warned = second.log().with("nother tap");
     assert!(!warned.is_empty(), "{}", second.log().text());
     assert!(first.tap.log().with("nother tap").is_empty());
@@ -32,22 +29,10 @@ fn beside(launch: &Launch, takeover: bool) -> anyhow::Result<()> {
     one.assert_tied();
     assert_eq!(one.client.trace_id, two.client.trace_id);
     let same = one.client.span_id == two.client.span_id;
-    assert_eq!(
-        same, takeover,
-        "{} and {}",
-        one.client.span_id, two.client.span_id
-    );
-    assert_ne!(
-        one.client.str("connection.id"),
-        two.client.str("connection.id")
-    );
+    assert_eq!(same, takeover, "{} and {}", one.client.span_id, two.client.span_id);
+    assert_ne!(one.client.str("connection.id"), two.client.str("connection.id"));
     first.finish()?;
-    Session {
-        tap: second,
-        receiver,
-    }
-    .finish()
-    .map(drop)
+    Session { tap: second, receiver }.finish().map(drop)
 }
 
 #[test]

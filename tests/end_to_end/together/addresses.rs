@@ -17,10 +17,7 @@ fn both_ends_on_this_host_are_in_one_trace_and_link_each_other() {
         both.assert_state("closed");
         assert_eq!(both.client.str("connection.direction"), "egress");
         assert_eq!(both.server.str("connection.direction"), "ingress");
-        assert_ne!(
-            both.client.str("connection.id"),
-            both.server.str("connection.id")
-        );
+        assert_ne!(both.client.str("connection.id"), both.server.str("connection.id"));
         Ok(())
     });
 }
@@ -75,13 +72,8 @@ fn ipv4_through_an_ipv6_socket_is_ipv4() {
 fn connections_between_network_namespaces_are_seen_at_both_ends() {
     together(|on| {
         let pair = Pair::new()?;
-        for address in [
-            pair.address(2).to_string(),
-            format!("fd77:{}::2", pair.number),
-        ] {
-            let listener = pair
-                .right
-                .run(|| Ok(TcpListener::bind((address.as_str(), 0))?))?;
+        for address in [pair.address(2).to_string(), format!("fd77:{}::2", pair.number)] {
+            let listener = pair.right.run(|| Ok(TcpListener::bind((address.as_str(), 0))?))?;
             let to = listener.local_addr()?;
             let client = pair.left.run(|| Ok(TcpStream::connect(to)?))?;
             let mut connected = Connected::accepted(client, &listener)?;

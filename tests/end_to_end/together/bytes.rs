@@ -105,11 +105,7 @@ fn io_uring_counts_and_has_its_owner() {
 fn two_hundred_megabytes_each_way_at_once_are_exact() {
     together(|on| {
         const SIZE: usize = 200_000_000;
-        let Connected {
-            client,
-            server,
-            ends,
-        } = Connected::new()?;
+        let Connected { client, server, ends } = Connected::new()?;
         thread::scope(|scope| -> Result<()> {
             let mut running = Vec::new();
             for stream in [&client, &server] {
@@ -117,19 +113,10 @@ fn two_hundred_megabytes_each_way_at_once_are_exact() {
                 running.push(scope.spawn(move || write_pattern(&mut &*stream, SIZE)));
                 running.push(scope.spawn(move || read_pattern(&mut &*stream, SIZE)));
             }
-            running
-                .into_iter()
-                .try_for_each(|it| it.join().expect("no panic"))
+            running.into_iter().try_for_each(|it| it.join().expect("no panic"))
         })?;
-        Connected {
-            client,
-            server,
-            ends,
-        }
-        .close()?;
-        on.receiver
-            .both(ends)?
-            .assert_bytes(SIZE as u64, SIZE as u64);
+        Connected { client, server, ends }.close()?;
+        on.receiver.both(ends)?.assert_bytes(SIZE as u64, SIZE as u64);
         Ok(())
     });
 }
@@ -181,11 +168,7 @@ fn mptcp(client_too: bool) -> Result<Connected> {
 #[test]
 fn a_server_that_sends_first_and_never_reads_is_seen() {
     together(|on| {
-        let Connected {
-            mut client,
-            mut server,
-            ends,
-        } = Connected::new()?;
+        let Connected { mut client, mut server, ends } = Connected::new()?;
         server.write_all(b"220 hello\r\n")?;
         drop(server);
         assert_eq!(drain(&mut client)?, 11);
@@ -215,10 +198,7 @@ fn many_connections_at_once_keep_their_bytes_apart() {
                     })
                 })
                 .collect();
-            talks
-                .into_iter()
-                .map(|talk| talk.join().expect("no panic"))
-                .collect::<Result<_>>()
+            talks.into_iter().map(|talk| talk.join().expect("no panic")).collect::<Result<_>>()
         })?;
         for (ends, number) in ends {
             let both = on.receiver.both(ends)?;

@@ -21,9 +21,7 @@ use tests::{
 /// The one span of a connect to `server`.
 fn attempt(on: &Session, server: SocketAddr) -> Result<Arc<Span>> {
     let what = format!("the connect to {server}");
-    let spans = on
-        .receiver
-        .wait_for(&what, 1, PATIENCE, |span| span.peer() == Some(server))?;
+    let spans = on.receiver.wait_for(&what, 1, PATIENCE, |span| span.peer() == Some(server))?;
     tests::expect::sound(&spans[0])?;
     Ok(Arc::clone(&spans[0]))
 }
@@ -36,11 +34,7 @@ fn assert_failed(span: &Span, state: &str) {
     assert_eq!(span.str("connection.direction"), "egress");
     assert_eq!(span.bytes(), (0, 0));
     assert_eq!(span.pid(), Some(i64::from(std::process::id())), "{span:#?}");
-    assert!(
-        span.event("ErrorEvent").is_some(),
-        "{:?}",
-        span.event_names()
-    );
+    assert!(span.event("ErrorEvent").is_some(), "{:?}", span.event_names());
 }
 
 #[test]
@@ -88,16 +82,11 @@ fn timed_out() {
         let pair = Pair::new()?;
         let hole = black_hole(&pair)?;
         pair.left.sysctl("net.ipv4.tcp_syn_retries", "1")?;
-        let error = pair
-            .left
-            .run(|| Ok(TcpStream::connect(hole).unwrap_err()))?;
+        let error = pair.left.run(|| Ok(TcpStream::connect(hole).unwrap_err()))?;
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         let span = attempt(on, hole)?;
         assert_failed(&span, "timeout");
-        assert!(
-            span.end_ns - span.start_ns > 1_000_000_000,
-            "a SYN and its repetition take 3 s"
-        );
+        assert!(span.end_ns - span.start_ns > 1_000_000_000, "a SYN and its repetition take 3 s");
         Ok(())
     });
 }
@@ -107,11 +96,8 @@ fn unreachable() {
     together(|on| {
         let pair = Pair::new()?;
         let nobody = SocketAddr::new(pair.address(77), 4321);
-        pair.left
-            .sysctl("net.ipv4.neigh.eth0.retrans_time_ms", "100")?;
-        let error = pair
-            .left
-            .run(|| Ok(TcpStream::connect(nobody).unwrap_err()))?;
+        pair.left.sysctl("net.ipv4.neigh.eth0.retrans_time_ms", "100")?;
+        let error = pair.left.run(|| Ok(TcpStream::connect(nobody).unwrap_err()))?;
         assert_eq!(error.kind(), io::ErrorKind::HostUnreachable);
         assert_failed(&*attempt(on, nobody)?, "unreachable");
         Ok(())
@@ -126,11 +112,7 @@ fn given_up() {
         let hole = black_hole(&pair)?;
         pair.left.run(|| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            assert!(
-                socket
-                    .connect_timeout(&hole.into(), Duration::from_millis(50))
-                    .is_err()
-            );
+            assert!(socket.connect_timeout(&hole.into(), Duration::from_millis(50)).is_err());
             Ok(())
         })?;
         let span = attempt(on, hole)?;
@@ -165,11 +147,7 @@ fn one_socket_that_connects_three_times_gives_three_spans() {
         let first = attempt(on, nobody)?;
         assert_failed(&first, "refused");
         let second = on.receiver.client(second_ends)?;
-        assert_eq!(
-            (second.state(), second.bytes()),
-            ("reset", (100, 0)),
-            "{second:#?}"
-        );
+        assert_eq!((second.state(), second.bytes()), ("reset", (100, 0)), "{second:#?}");
         let third = on.receiver.both(third_ends)?;
         third.assert_bytes(30, 40);
         third.assert_state("closed");
@@ -177,17 +155,11 @@ fn one_socket_that_connects_three_times_gives_three_spans() {
         third.assert_tied();
         let cookie = first.int("connection.cookie");
         assert_eq!(
-            [
-                second.int("connection.cookie"),
-                third.client.int("connection.cookie")
-            ],
+            [second.int("connection.cookie"), third.client.int("connection.cookie")],
             [cookie; 2]
         );
         assert_ne!(first.str("connection.id"), second.str("connection.id"));
-        assert_ne!(
-            second.str("connection.id"),
-            third.client.str("connection.id")
-        );
+        assert_ne!(second.str("connection.id"), third.client.str("connection.id"));
         Ok(())
     });
 }

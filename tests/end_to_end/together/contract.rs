@@ -20,17 +20,11 @@ const OWN: [&str; 3] = ["duration_from_open_ns", "protocol", "bytes"];
 
 /// Names and types that the conventions have.
 fn conventions() -> Result<BTreeMap<String, String>> {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/fixtures/semconv/attributes.json"
-    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/semconv/attributes.json");
     let file: Json = serde_json::from_str(&fs::read_to_string(path)?)?;
     let attributes = file["attributes"].as_object().context("no attributes")?;
     let of = |it: &Json| it["type"].as_str().unwrap_or_default().to_owned();
-    Ok(attributes
-        .iter()
-        .map(|(name, it)| (name.clone(), of(it)))
-        .collect())
+    Ok(attributes.iter().map(|(name, it)| (name.clone(), of(it))).collect())
 }
 
 fn fits(value: &Value, kind: &str) -> bool {
@@ -69,10 +63,7 @@ fn every_name_is_a_convention_or_taps_own_and_has_its_type() {
         curl.arg(format!("https://127.0.0.1:{}/", server.port));
         let transfer = curl::fetch(curl)?;
         let port = transfer.local_port();
-        on.receiver
-            .wait_for("curl's spans", 2, tests::wait::PATIENCE, |it| {
-                it.has_port(port)
-            })?;
+        on.receiver.wait_for("curl's spans", 2, tests::wait::PATIENCE, |it| it.has_port(port))?;
         let conventions = conventions()?;
         let mut wrong = BTreeSet::new();
         for span in on.receiver.spans() {
@@ -93,16 +84,8 @@ fn the_resource_says_who_and_where() {
         let span = on.receiver.client(Connected::new()?.close()?)?;
         let resource = &span.resource;
         assert_eq!(resource.str("service.name"), Some("tap"));
-        for name in [
-            "service.version",
-            "service.instance.id",
-            "host.name",
-            "os.type",
-        ] {
-            assert!(
-                resource.str(name).is_some_and(|it| !it.is_empty()),
-                "{name}: {resource:?}"
-            );
+        for name in ["service.version", "service.instance.id", "host.name", "os.type"] {
+            assert!(resource.str(name).is_some_and(|it| !it.is_empty()), "{name}: {resource:?}");
         }
         assert_eq!(resource.str("os.type"), Some("linux"));
         Ok(())
@@ -151,12 +134,8 @@ fn taps_own_connections_are_not_traced() {
         on.tap.get("/metrics")?;
         on.receiver.both(connected.close()?)?;
         let own = i64::from(on.tap.pid());
-        let of_tap: Vec<_> = on
-            .receiver
-            .spans()
-            .into_iter()
-            .filter(|span| span.pid() == Some(own))
-            .collect();
+        let of_tap: Vec<_> =
+            on.receiver.spans().into_iter().filter(|span| span.pid() == Some(own)).collect();
         assert!(of_tap.is_empty(), "{of_tap:#?}");
         Ok(())
     });
@@ -168,17 +147,13 @@ fn an_https_request_tells_its_life_in_order() {
         let server = slow_https_server(300)?;
         let port = server.port;
         let mut curl = curl::curl(&["--insecure", "--http1.1"])?;
-        curl.arg("--resolve")
-            .arg(format!("{NAME}:{port}:127.0.0.1"));
+        curl.arg("--resolve").arg(format!("{NAME}:{port}:127.0.0.1"));
         curl.arg(format!("https://{NAME}:{port}/slow"));
         let transfer = curl::fetch(curl)?;
         assert_eq!(transfer.status(), 200);
         let [client, server_end] =
             [transfer.local_port(), port].map(|port| ([127, 0, 0, 1], port).into());
-        let both = on.receiver.both(tests::workload::Ends {
-            client,
-            server: server_end,
-        })?;
+        let both = on.receiver.both(tests::workload::Ends { client, server: server_end })?;
         both.assert_tied();
         both.assert_whole();
         assert_eq!(both.client.bytes().0, both.server.bytes().1);
@@ -187,10 +162,7 @@ fn an_https_request_tells_its_life_in_order() {
             assert_tls(span);
             assert_pause(span);
         }
-        assert_eq!(
-            both.client.str("process.executable.path"),
-            curl::executable()?
-        );
+        assert_eq!(both.client.str("process.executable.path"), curl::executable()?);
         let pid = server.process.pid();
         assert_eq!(both.server.pid(), Some(i64::from(pid)));
         let executable = tests::programs::executable(pid)?;
@@ -208,16 +180,9 @@ fn assert_tls(span: &Span) {
     assert!(hello.is_some() && hello < last_data, "{names:?}");
     assert!(place("ProtocolEvent") < last_data, "{names:?}");
     let event = span.event("TLSClientHelloEvent").expect("it has a place");
-    assert!(
-        event
-            .attributes
-            .int("duration_from_open_ns")
-            .is_some_and(|it| it >= 0)
-    );
+    assert!(event.attributes.int("duration_from_open_ns").is_some_and(|it| it >= 0));
     assert_eq!(event.attributes.str("server.address"), Some(NAME));
-    let protocol = span
-        .event("ProtocolEvent")
-        .and_then(|it| it.attributes.str("protocol"));
+    let protocol = span.event("ProtocolEvent").and_then(|it| it.attributes.str("protocol"));
     assert_eq!(protocol, Some("tls"));
     assert_eq!(span.str("server.address"), NAME);
     assert_eq!(span.str("network.protocol.name"), "tls");

@@ -59,11 +59,7 @@ fn an_idle_connection_reset_by_the_client() {
         connected.send(100)?;
         connected.answer(200)?;
         sys::reset_on_close(&connected.client)?;
-        let Connected {
-            client,
-            mut server,
-            ends,
-        } = connected;
+        let Connected { client, mut server, ends } = connected;
         drop(client);
         assert!(server.read(&mut [0]).is_err());
         drop(server);
@@ -82,11 +78,7 @@ fn a_request_that_the_server_resets_is_an_error() {
         let mut connected = Connected::new()?;
         connected.send(700)?;
         sys::reset_on_close(&connected.server)?;
-        let Connected {
-            mut client,
-            server,
-            ends,
-        } = connected;
+        let Connected { mut client, server, ends } = connected;
         drop(server);
         assert!(client.read(&mut [0]).is_err());
         drop(client);
@@ -103,11 +95,7 @@ fn a_request_that_the_server_resets_is_an_error() {
 #[test]
 fn a_close_with_unread_data_is_a_reset() {
     together(|on| {
-        let Connected {
-            mut client,
-            server,
-            ends,
-        } = Connected::new()?;
+        let Connected { mut client, server, ends } = Connected::new()?;
         client.write_all(&[1; 5000])?;
         // The bytes are in the server's socket, which reads none of them.
         until_true("the bytes to arrive", PATIENCE, || {
@@ -128,11 +116,7 @@ fn a_close_with_unread_data_is_a_reset() {
 fn what_a_reset_leaves_unread_was_still_sent_and_received() {
     together(|on| {
         // More than the sockets hold: the writer is stuck in the middle when the reader resets.
-        let Connected {
-            mut client,
-            server,
-            ends,
-        } = Connected::new()?;
+        let Connected { mut client, server, ends } = Connected::new()?;
         client.set_write_timeout(Some(std::time::Duration::from_millis(300)))?;
         let stuck = std::iter::repeat_with(|| client.write(&[7; 65536])).take(1000);
         assert!(stuck.take_while(Result::is_ok).count() < 1000);
@@ -142,10 +126,7 @@ fn what_a_reset_leaves_unread_was_still_sent_and_received() {
         // What is still in the client's buffer never crossed; what crossed is the same number at
         // both ends.
         let (sent, received) = (both.client.bytes().0, both.server.bytes().1);
-        assert!(
-            sent > 0 && sent == received,
-            "{sent} sent, {received} received"
-        );
+        assert!(sent > 0 && sent == received, "{sent} sent, {received} received");
         assert_eq!(both.client.state(), "reset");
         Ok(())
     });

@@ -27,12 +27,7 @@ fn finish(mut client: TcpStream, mut server: TcpStream) -> Result<Ends> {
     server.write_all(ANSWER)?;
     client.read_exact(&mut [0; ANSWER.len()])?;
     let ends = Ends::of_client(&client)?;
-    Connected {
-        client,
-        server,
-        ends,
-    }
-    .close()
+    Connected { client, server, ends }.close()
 }
 
 /// Both ends have every byte, and the server's head was captured: its protocol is known.
@@ -64,19 +59,13 @@ fn a_deferred_accept_has_its_first_bytes() {
 fn a_lost_handshake_ack_is_made_up_for_by_the_first_data() {
     together(|on| {
         let mut data_seen = false;
-        let relay = Relay::new(
-            move |side: Side, bytes: &[u8]| match Segment::parse(bytes) {
-                Some(segment) if side == Side::Left && !data_seen => {
-                    data_seen = !segment.payload().is_empty();
-                    if segment.is_bare_ack() {
-                        Verdict::Drop
-                    } else {
-                        Verdict::Pass
-                    }
-                }
-                _ => Verdict::Pass,
-            },
-        )?;
+        let relay = Relay::new(move |side: Side, bytes: &[u8]| match Segment::parse(bytes) {
+            Some(segment) if side == Side::Left && !data_seen => {
+                data_seen = !segment.payload().is_empty();
+                if segment.is_bare_ack() { Verdict::Drop } else { Verdict::Pass }
+            }
+            _ => Verdict::Pass,
+        })?;
         let (left, right) = (&relay.ends.left, &relay.ends.right);
         let listener = right.run(|| Ok(TcpListener::bind((relay.ends.address(2), 0))?))?;
         let address = listener.local_addr()?;
@@ -114,10 +103,7 @@ fn fast_open_data_in_the_syn_is_counted_at_both_ends() {
         let (namespace, listener) = fast_open(true)?;
         let client = request_with_syn(&namespace, listener.local_addr()?)?;
         let server = listener.accept()?.0;
-        assert!(
-            sys::syn_data_was_taken(&client)?,
-            "the data did not go with the SYN"
-        );
+        assert!(sys::syn_data_was_taken(&client)?, "the data did not go with the SYN");
         check(on, finish(client, server)?)
     });
 }

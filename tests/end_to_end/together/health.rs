@@ -33,17 +33,11 @@ fn metrics_hold_both_identities() {
             let label = [&*format!("kind=\"{kind}\"")];
             let of = |term: &str| metrics.count(&format!("tap_records_{term}_total"), &label);
             assert!(metrics.has("tap_records_seen_total", &label), "{kind}");
-            assert_eq!(
-                of("seen"),
-                of("delivered") + of("dropped") + of("in_ring"),
-                "{kind}"
-            );
+            assert_eq!(of("seen"), of("delivered") + of("dropped") + of("in_ring"), "{kind}");
         }
         let of =
             |term: &str| metrics.count(&format!("tap_items_{term}_total"), &["signal=\"traces\""]);
-        let parts = [
-            "exported", "filtered", "sampled", "refused", "rejected", "dropped", "held",
-        ];
+        let parts = ["exported", "filtered", "sampled", "refused", "rejected", "dropped", "held"];
         let sum: u64 = parts.into_iter().map(of).sum();
         assert_eq!(of("produced"), sum + of("queued"));
         Ok(())
@@ -54,21 +48,13 @@ fn metrics_hold_both_identities() {
 fn metrics_are_in_the_prometheus_format() {
     together(|on| {
         let text = on.tap.get("/metrics")?.body;
-        let families: Vec<_> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("# TYPE "))
-            .collect();
+        let families: Vec<_> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert!(!families.is_empty());
         for family in &families {
             let (name, kind) = family.split_once(' ').expect("a name and a type");
-            assert!(
-                ["counter", "gauge", "histogram"].contains(&kind),
-                "{family}"
-            );
-            assert!(
-                name.starts_with("tap_") || name.starts_with("process_"),
-                "{family}"
-            );
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{family}");
+            assert!(name.starts_with("tap_") || name.starts_with("process_"), "{family}");
             assert!(text.contains(&format!("# HELP {name} ")), "{family}");
         }
         samples_are_numbers(&text)
@@ -76,10 +62,7 @@ fn metrics_are_in_the_prometheus_format() {
 }
 
 fn samples_are_numbers(text: &str) -> Result<()> {
-    for line in text
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (_, value) = line.rsplit_once(' ').expect("a series and a value");
         value.parse::<f64>()?;
     }

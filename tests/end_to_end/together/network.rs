@@ -27,9 +27,7 @@ use tests::{
 /// A connection through the relay, from left to right.
 fn connect(relay: &Relay) -> Result<Connected> {
     let ends = &relay.ends;
-    let listener = ends
-        .right
-        .run(|| Ok(TcpListener::bind((ends.address(2), 0))?))?;
+    let listener = ends.right.run(|| Ok(TcpListener::bind((ends.address(2), 0))?))?;
     let address = listener.local_addr()?;
     let client = ends.left.run(|| Ok(TcpStream::connect(address)?))?;
     Connected::accepted(client, &listener)
@@ -47,11 +45,7 @@ fn say_hello(connected: &mut Connected) -> Result<u64> {
 #[test]
 fn loss_doubling_and_reordering_change_neither_bytes_nor_heads() {
     together(|on| {
-        let how = Roughness {
-            loss: 30,
-            doubled: 50,
-            delayed: 100,
-        };
+        let how = Roughness { loss: 30, doubled: 50, delayed: 100 };
         for seed in [1, 20, 300] {
             let relay = Relay::new(rough(seed, how))?;
             let mut connected = connect(&relay)?;
@@ -60,11 +54,7 @@ fn loss_doubling_and_reordering_change_neither_bytes_nor_heads() {
             connected.send(1_000_000)?;
             connected.answer(777)?;
             let both = on.receiver.both(connected.close()?)?;
-            assert!(
-                relay.counts.disturbed().iter().all(|it| *it > 0),
-                "{:?}",
-                relay.counts
-            );
+            assert!(relay.counts.disturbed().iter().all(|it| *it > 0), "{:?}", relay.counts);
             both.assert_bytes(hello + 1_000_000, 500_777);
             both.assert_tied();
             both.assert_whole();
@@ -83,31 +73,21 @@ fn loss_doubling_and_reordering_change_neither_bytes_nor_heads() {
 fn a_hello_whose_halves_change_places_is_read() {
     together(|on| {
         let mut held = false;
-        let relay = Relay::new(
-            move |side: Side, bytes: &[u8]| match Segment::parse(bytes) {
-                Some(it) if side == Side::Left && !it.payload().is_empty() && !held => {
-                    held = true;
-                    Verdict::Late(Duration::from_millis(20))
-                }
-                _ => Verdict::Pass,
-            },
-        )?;
+        let relay = Relay::new(move |side: Side, bytes: &[u8]| match Segment::parse(bytes) {
+            Some(it) if side == Side::Left && !it.payload().is_empty() && !held => {
+                held = true;
+                Verdict::Late(Duration::from_millis(20))
+            }
+            _ => Verdict::Pass,
+        })?;
         let mut connected = connect(&relay)?;
         let hello = say_hello(&mut connected)?;
         let both = on.receiver.both(connected.close()?)?;
         assert_eq!(relay.counts.disturbed()[2], 1);
         both.assert_bytes(hello, 0);
         both.assert_whole();
-        assert_eq!(
-            both.server.str("server.address"),
-            NAME,
-            "{:#?}",
-            both.server
-        );
-        assert_eq!(
-            both.server.attributes.strings("tap.tls.client.alpn"),
-            ["h2"]
-        );
+        assert_eq!(both.server.str("server.address"), NAME, "{:#?}", both.server);
+        assert_eq!(both.server.attributes.strings("tap.tls.client.alpn"), ["h2"]);
         Ok(())
     });
 }
@@ -141,12 +121,7 @@ fn forged_segments_are_not_believed() {
         both.assert_bytes(hello + 50_000, 60_000);
         both.assert_state("closed");
         both.assert_tied();
-        assert_eq!(
-            both.server.str("server.address"),
-            NAME,
-            "{:#?}",
-            both.server
-        );
+        assert_eq!(both.server.str("server.address"), NAME, "{:#?}", both.server);
         assert_eq!(both.server.status, Status::Unset);
         Ok(())
     });

@@ -37,19 +37,13 @@ fn check(on: &Session, program: &str) -> Result<Vec<i64>> {
         assert_eq!(both.server.pid(), Some(pid), "{:#?}", both.server);
         assert_eq!(both.server.str("process.executable.path"), WORKLOAD);
         assert_eq!(both.server.str("process.executable.name"), "workload");
-        assert_eq!(
-            both.server.attributes.strings("process.command_args"),
-            [WORKLOAD, program]
-        );
+        assert_eq!(both.server.attributes.strings("process.command_args"), [WORKLOAD, program]);
         assert_eq!(both.client.pid(), Some(i64::from(std::process::id())));
         both.assert_whole();
         both.assert_bytes(5, pid.to_string().len() as u64);
         pids.push(pid);
     }
-    assert!(
-        !pids.contains(&i64::from(server.process.pid())),
-        "the parent served"
-    );
+    assert!(!pids.contains(&i64::from(server.process.pid())), "the parent served");
     Ok(pids)
 }
 
@@ -89,10 +83,7 @@ fn a_client_that_is_gone_at_once_keeps_its_name() {
         client.join().expect("no panic")?;
         let span = on.receiver.client(ends)?;
         assert_eq!(span.str("process.executable.path"), WORKLOAD, "{span:#?}");
-        assert_eq!(
-            span.attributes.strings("process.command_args"),
-            [WORKLOAD, "brief", &address]
-        );
+        assert_eq!(span.attributes.strings("process.command_args"), [WORKLOAD, "brief", &address]);
         assert!(!span.str("process.owner").is_empty());
         Ok(())
     });

@@ -17,10 +17,7 @@ use tests::{
 };
 
 fn ends(client: u16, server: SocketAddr) -> Ends {
-    Ends {
-        client: ([127, 0, 0, 1], client).into(),
-        server,
-    }
+    Ends { client: ([127, 0, 0, 1], client).into(), server }
 }
 
 #[test]
@@ -37,21 +34,11 @@ fn nginx_and_curl_agree_with_the_span_on_every_byte() {
         both.assert_whole();
         both.assert_tied();
         let logged = nginx.logged(transfer.local_port(), 1)?[0];
-        assert_eq!(
-            (logged.sent, logged.received),
-            (transfer.received(), transfer.sent())
-        );
-        assert_eq!(
-            both.client.str("process.executable.path"),
-            curl::executable()?
-        );
+        assert_eq!((logged.sent, logged.received), (transfer.received(), transfer.sent()));
+        assert_eq!(both.client.str("process.executable.path"), curl::executable()?);
         let nginx_file = resolved(&find("nginx", "nginx-light")?)?;
         assert_eq!(both.server.str("process.executable.path"), nginx_file);
-        assert_ne!(
-            both.server.pid(),
-            Some(i64::from(nginx.process.pid())),
-            "the worker serves"
-        );
+        assert_ne!(both.server.pid(), Some(i64::from(nginx.process.pid())), "the worker serves");
         assert_eq!(both.client.str("network.protocol.name"), "http");
         assert_eq!(both.client.str("network.protocol.version"), "1.1");
         Ok(())
@@ -103,17 +90,13 @@ fn http2_with_and_without_tls() {
         }
         let mut curl = curl::curl(&["--http2", "--insecure", "--resolve"])?;
         let port = nginx.https.port();
-        curl.arg(format!("{NAME}:{port}:127.0.0.1"))
-            .arg(format!("https://{NAME}:{port}/file"));
+        curl.arg(format!("{NAME}:{port}:127.0.0.1")).arg(format!("https://{NAME}:{port}/file"));
         let secret = curl::fetch(curl)?;
         assert_eq!(secret.status(), 200);
         let both = on.receiver.both(ends(secret.local_port(), nginx.https))?;
         both.assert_tied();
         for span in [&both.client, &both.server] {
-            assert_eq!(
-                span.attributes.strings("tap.tls.client.alpn"),
-                ["h2", "http/1.1"]
-            );
+            assert_eq!(span.attributes.strings("tap.tls.client.alpn"), ["h2", "http/1.1"]);
             assert_eq!(span.str("server.address"), NAME);
         }
         Ok(())
@@ -125,41 +108,17 @@ fn openssl_speaks_tls_1_2_to_openssl() {
     together(|on| {
         let tls = certificate()?;
         let mut server = command("openssl", "openssl")?;
-        server.args([
-            "s_server",
-            "-accept",
-            "127.0.0.1:0",
-            "-www",
-            "-naccept",
-            "1",
-            "-cert",
-        ]);
+        server.args(["s_server", "-accept", "127.0.0.1:0", "-www", "-naccept", "1", "-cert"]);
         server.arg(&tls.certificate).arg("-key").arg(&tls.key);
         let server = tests::process::Process::start(server)?;
         let port: u16 = server.stdout.wait_for("ACCEPT", PATIENCE, |line| {
-            line.strip_prefix("ACCEPT ")?
-                .rsplit_once(':')?
-                .1
-                .parse()
-                .ok()
+            line.strip_prefix("ACCEPT ")?.rsplit_once(':')?.1.parse().ok()
         })?;
         let mut client = command("openssl", "openssl")?;
-        client.args([
-            "s_client",
-            "-tls1_2",
-            "-servername",
-            NAME,
-            "-alpn",
-            "h2",
-            "-connect",
-        ]);
-        client
-            .arg(format!("127.0.0.1:{port}"))
-            .stdin(std::process::Stdio::null());
+        client.args(["s_client", "-tls1_2", "-servername", NAME, "-alpn", "h2", "-connect"]);
+        client.arg(format!("127.0.0.1:{port}")).stdin(std::process::Stdio::null());
         output(&mut client)?;
-        let spans = on
-            .receiver
-            .wait_for("both spans", 2, PATIENCE, |span| span.has_port(port))?;
+        let spans = on.receiver.wait_for("both spans", 2, PATIENCE, |span| span.has_port(port))?;
         for span in &spans {
             tests::expect::sound(span)?;
             assert_eq!(span.str("server.address"), NAME, "{span:#?}");
@@ -177,24 +136,17 @@ fn openssl_speaks_tls_1_2_to_openssl() {
 fn node_talks_to_node() {
     together(|on| {
         let server = node_server()?;
-        let said = output(&mut node_client(&format!(
-            "http://127.0.0.1:{}/",
-            server.port
-        ))?)?;
+        let said = output(&mut node_client(&format!("http://127.0.0.1:{}/", server.port))?)?;
         assert_eq!(said.trim(), "done 200");
         let port = server.port;
-        let spans = on
-            .receiver
-            .wait_for("both spans", 2, PATIENCE, |span| span.has_port(port))?;
+        let spans = on.receiver.wait_for("both spans", 2, PATIENCE, |span| span.has_port(port))?;
         for span in &spans {
             tests::expect::sound(span)?;
             assert!(span.quality().is_empty(), "{span:#?}");
             assert_eq!(span.str("network.protocol.name"), "http");
             assert_eq!(span.str("process.executable.path"), node_executable()?);
         }
-        let server_span = spans
-            .iter()
-            .find(|it| it.str("connection.direction") == "ingress");
+        let server_span = spans.iter().find(|it| it.str("connection.direction") == "ingress");
         let pid = server_span.and_then(|span| span.pid());
         assert_eq!(pid, Some(i64::from(server.process.pid())));
         Ok(())
@@ -209,15 +161,11 @@ fn git_clones_over_http() {
         let home = tempfile::tempdir()?;
         make_repository(home.path(), &repository)?;
         let mut clone = git(home.path())?;
-        clone
-            .args(["clone", "--quiet"])
-            .arg(format!("http://{}/project.git", nginx.http));
+        clone.args(["clone", "--quiet"]).arg(format!("http://{}/project.git", nginx.http));
         output(clone.arg(home.path().join("cloned")))?;
         assert!(home.path().join("cloned/file").is_file());
         let port = nginx.http.port();
-        let spans = on
-            .receiver
-            .wait_for("git's spans", 2, PATIENCE, |span| span.has_port(port))?;
+        let spans = on.receiver.wait_for("git's spans", 2, PATIENCE, |span| span.has_port(port))?;
         for span in &spans {
             tests::expect::sound(span)?;
             let client = span.str("connection.direction") == "egress";
@@ -236,12 +184,7 @@ fn make_repository(home: &std::path::Path, bare: &std::path::Path) -> Result<()>
     fs::write(work.join("file"), "content\n")?;
     output(git(&work)?.args(["add", "file"]))?;
     output(git(&work)?.args(["commit", "--quiet", "--message", "first"]))?;
-    output(
-        git(home)?
-            .args(["clone", "--quiet", "--bare"])
-            .arg(&work)
-            .arg(bare),
-    )?;
+    output(git(home)?.args(["clone", "--quiet", "--bare"]).arg(&work).arg(bare))?;
     output(git(bare)?.arg("update-server-info")).map(drop)
 }
 
@@ -253,8 +196,7 @@ fn git(directory: &std::path::Path) -> Result<Command> {
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("no_proxy", "*");
     for role in ["AUTHOR", "COMMITTER"] {
-        git.env(format!("GIT_{role}_NAME"), "t")
-            .env(format!("GIT_{role}_EMAIL"), "t@example");
+        git.env(format!("GIT_{role}_NAME"), "t").env(format!("GIT_{role}_EMAIL"), "t@example");
     }
     Ok(git)
 }

@@ -36,9 +36,7 @@ fn exchange_in(on: &Session, pieces: &[&[u8]], answer: &[u8]) -> Result<Both> {
 #[track_caller]
 fn assert_protocol(both: &Both, event: &str, name: &str, version: &str) {
     for span in [&both.client, &both.server] {
-        let told = span
-            .event("ProtocolEvent")
-            .and_then(|it| it.attributes.str("protocol"));
+        let told = span.event("ProtocolEvent").and_then(|it| it.attributes.str("protocol"));
         assert_eq!(told, Some(event), "{span:#?}");
         assert_eq!(span.str("network.protocol.name"), name);
         assert_eq!(span.str("network.protocol.version"), version);
@@ -81,12 +79,7 @@ fn bytes_of_no_known_protocol_have_none() {
     together(|on| {
         let both = exchange(on, b"\x00\x01\x02\x03hello", b"\xff\xfe")?;
         assert!(both.client.event("ProtocolEvent").is_none());
-        assert!(
-            both.client
-                .attributes
-                .value("network.protocol.name")
-                .is_none()
-        );
+        assert!(both.client.attributes.value("network.protocol.name").is_none());
         both.assert_whole();
         Ok(())
     });
@@ -96,21 +89,9 @@ fn bytes_of_no_known_protocol_have_none() {
 fn assert_hello(both: &Both) {
     for span in [&both.client, &both.server] {
         assert_eq!(span.str("server.address"), "hello.example", "{span:#?}");
-        assert_eq!(
-            span.attributes.strings("tap.tls.client.alpn"),
-            ["h2", "http/1.1"]
-        );
-        assert!(
-            !span
-                .attributes
-                .strings("tls.client.supported_ciphers")
-                .is_empty()
-        );
-        assert!(
-            span.event("TLSClientHelloEvent").is_some(),
-            "{:?}",
-            span.event_names()
-        );
+        assert_eq!(span.attributes.strings("tap.tls.client.alpn"), ["h2", "http/1.1"]);
+        assert!(!span.attributes.strings("tls.client.supported_ciphers").is_empty());
+        assert!(span.event("TLSClientHelloEvent").is_some(), "{:?}", span.event_names());
     }
 }
 
@@ -122,10 +103,8 @@ fn a_client_hello_in_one_piece_and_in_many() {
         assert_protocol(&both, "tls", "tls", "");
         assert_hello(&both);
         for size in [1, 100, 700] {
-            let pieces: Vec<&[u8]> = hello[..10]
-                .chunks(size)
-                .chain(hello[10..].chunks(200))
-                .collect();
+            let pieces: Vec<&[u8]> =
+                hello[..10].chunks(size).chain(hello[10..].chunks(200)).collect();
             assert_hello(&exchange_in(on, &pieces, b"\x15\x03\x03\0\x02\x02\x28")?);
         }
         Ok(())

@@ -17,15 +17,10 @@ fn a_dialogue_is_one_turn_for_each_change_of_direction() {
         }
         let both = on.receiver.both(connected.close()?)?;
         let expected = [10, 1000, 20, 2000, 30, 3000];
-        for (span, first, second) in [
-            (&both.client, "transmit", "receive"),
-            (&both.server, "receive", "transmit"),
-        ] {
-            let turns: Vec<_> = span
-                .turns()
-                .iter()
-                .map(|it| (it.direction, it.bytes))
-                .collect();
+        for (span, first, second) in
+            [(&both.client, "transmit", "receive"), (&both.server, "receive", "transmit")]
+        {
+            let turns: Vec<_> = span.turns().iter().map(|it| (it.direction, it.bytes)).collect();
             let wanted: Vec<_> = [first, second].into_iter().cycle().zip(expected).collect();
             assert_eq!(turns, wanted);
         }
@@ -47,14 +42,8 @@ fn silence_ends_a_turn_and_the_delay_is_visible() {
             let turns = span.turns();
             let bytes: Vec<_> = turns.iter().map(|turn| turn.bytes).collect();
             assert_eq!(bytes, [10, 20, 30], "{span:#?}");
-            assert!(
-                turns[1].time_ns - turns[0].time_ns >= 195_000_000,
-                "{turns:?}"
-            );
-            assert!(
-                turns[2].time_ns - turns[1].time_ns >= 295_000_000,
-                "{turns:?}"
-            );
+            assert!(turns[1].time_ns - turns[0].time_ns >= 195_000_000, "{turns:?}");
+            assert!(turns[2].time_ns - turns[1].time_ns >= 295_000_000, "{turns:?}");
         }
         Ok(())
     });

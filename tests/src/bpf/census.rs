@@ -59,8 +59,7 @@ impl Objects {
 }
 
 fn field(info: &str, name: &str) -> Option<u32> {
-    info.lines()
-        .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
 fn exists(command: i32, id: u32) -> bool {
@@ -102,12 +101,7 @@ pub fn attached() -> Result<BTreeSet<u32>> {
         };
         let mut attr = Attr { fields };
         if call(command::PROG_QUERY, &mut attr).is_ok() {
-            all.extend(
-                ids.iter()
-                    .take(attr.fields.count as usize)
-                    .copied()
-                    .filter(|id| *id != 0),
-            );
+            all.extend(ids.iter().take(attr.fields.count as usize).copied().filter(|id| *id != 0));
         }
     }
     Ok(all)

@@ -33,7 +33,8 @@ impl EmptyPackets {
         self.programs
             .iter()
             .map(|program| {
-                let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
+                let info =
+                    fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
                 let id = info.lines().find_map(|line| line.strip_prefix("prog_id:"));
                 Ok(id.context("no program id")?.trim().parse()?)
             })

@@ -39,10 +39,7 @@ pub(crate) fn call<T>(command: i32, attr: &mut Attr<T>) -> io::Result<i32> {
     // within the size only. Pointers inside were made by the caller from live buffers.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<Attr<T>>()) };
-    i32::try_from(result)
-        .ok()
-        .filter(|result| *result >= 0)
-        .ok_or_else(io::Error::last_os_error)
+    i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
 }
 
 /// A call that gives a descriptor.
@@ -72,7 +69,5 @@ pub(crate) fn open_cgroup_root() -> Result<File> {
 
 /// Why this process cannot use BPF, if it cannot.
 pub fn unusable() -> Option<String> {
-    neighbour::Neighbour::load_idle()
-        .err()
-        .map(|error| format!("{error:#}"))
+    neighbour::Neighbour::load_idle().err().map(|error| format!("{error:#}"))
 }

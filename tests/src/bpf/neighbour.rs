@@ -54,11 +54,7 @@ impl Neighbour {
     /// At whatever happens to a socket it overwrites its callback flags with none.
     pub fn rude() -> Result<Self> {
         let program = load_sock_ops(&[set(2, 0), call_helper(SOCK_OPS_CB_FLAGS_SET), YES, EXIT])?;
-        Ok(Self {
-            _link: Some(attach(&program, ATTACH_SOCK_OPS)?),
-            _program: program,
-            count: None,
-        })
+        Ok(Self { _link: Some(attach(&program, ATTACH_SOCK_OPS)?), _program: program, count: None })
     }
 
     /// When a connect is done it asks for RTT callbacks (and for nothing else, as programs do that
@@ -97,11 +93,7 @@ impl Neighbour {
 
     /// Only loaded: shows whether BPF can be used at all.
     pub fn load_idle() -> Result<Self> {
-        Ok(Self {
-            _program: load_sock_ops(&[YES, EXIT])?,
-            _link: None,
-            count: None,
-        })
+        Ok(Self { _program: load_sock_ops(&[YES, EXIT])?, _link: None, count: None })
     }
 
     /// How many callbacks [`Self::counting_rtt`] had.
@@ -177,10 +169,7 @@ fn load(program: &[Insn], kind: u32, expected_attach_type: u32) -> Result<OwnedF
     };
     call_for_fd(command::PROG_LOAD, fields).with_context(|| {
         let end = log.iter().position(|byte| *byte == 0).unwrap_or(0);
-        format!(
-            "loading a BPF program: {}",
-            String::from_utf8_lossy(&log[..end]).trim()
-        )
+        format!("loading a BPF program: {}", String::from_utf8_lossy(&log[..end]).trim())
     })
 }
 
@@ -193,12 +182,8 @@ pub(super) fn attach(program: &OwnedFd, attach_type: u32) -> Result<OwnedFd> {
         flags: u32,
     }
     let root = open_cgroup_root()?;
-    let fields = Fields {
-        program: program.as_raw_fd(),
-        target: root.as_raw_fd(),
-        attach_type,
-        flags: 0,
-    };
+    let fields =
+        Fields { program: program.as_raw_fd(), target: root.as_raw_fd(), attach_type, flags: 0 };
     call_for_fd(command::LINK_CREATE, fields).context("attaching to the cgroup root")
 }
 
@@ -210,12 +195,7 @@ fn array_of_one() -> Result<OwnedFd> {
         value_size: u32,
         entries: u32,
     }
-    let fields = Fields {
-        kind: MAP_TYPE_ARRAY,
-        key_size: 4,
-        value_size: 8,
-        entries: 1,
-    };
+    let fields = Fields { kind: MAP_TYPE_ARRAY, key_size: 4, value_size: 8, entries: 1 };
     call_for_fd(command::MAP_CREATE, fields).context("creating a map")
 }
 
@@ -251,9 +231,7 @@ mod tests {
             assert!(ours.programs.is_subset(&attached()?));
             drop(neighbour);
             // The kernel frees them a moment later.
-            until_true("the neighbour to be gone", PATIENCE, || {
-                ours.alive().is_empty()
-            })?;
+            until_true("the neighbour to be gone", PATIENCE, || ours.alive().is_empty())?;
             assert!(ours.programs.is_disjoint(&attached()?));
             Ok(())
         });

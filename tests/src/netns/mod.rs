@@ -29,9 +29,7 @@ impl Namespace {
             sys::new_network().context("a new network namespace")?;
             Ok(File::open("/proc/thread-self/ns/net")?)
         });
-        let file = made
-            .join()
-            .map_err(|_| anyhow!("the thread of a new namespace panicked"))??;
+        let file = made.join().map_err(|_| anyhow!("the thread of a new namespace panicked"))??;
         let namespace = Self(Arc::new(file));
         namespace.ip("link set lo up")?;
         Ok(namespace)
@@ -45,9 +43,7 @@ impl Namespace {
                 work()
             });
             // A panic of the work (a failed assertion) is the test's own.
-            inside
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
@@ -62,10 +58,7 @@ impl Namespace {
 
     /// Runs `ip` with `arguments` (separated by spaces) inside.
     pub fn ip(&self, arguments: &str) -> Result<()> {
-        let output = self
-            .command("ip")
-            .args(arguments.split_whitespace())
-            .output();
+        let output = self.command("ip").args(arguments.split_whitespace()).output();
         let output = output.context("running ip (package iproute2)")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "ip {arguments}: {}", said.trim());
@@ -92,10 +85,7 @@ impl Namespace {
 /// Joins two namespaces by a cable (veth), each end with its name, and brings it up.
 pub fn cable(left: (&Namespace, &str), right: (&Namespace, &str)) -> Result<()> {
     let path = right.0.path();
-    left.0.ip(&format!(
-        "link add name {} type veth peer name {} netns {path}",
-        left.1, right.1
-    ))?;
+    left.0.ip(&format!("link add name {} type veth peer name {} netns {path}", left.1, right.1))?;
     left.0.ip(&format!("link set dev {} up", left.1))?;
     right.0.ip(&format!("link set dev {} up", right.1))
 }
@@ -132,11 +122,7 @@ impl Pair {
             namespace.ip(&format!("addr add 10.77.{number}.{host}/24 dev eth0"))?;
             namespace.ip(&format!("addr add fd77:{number}::{host}/64 dev eth0 nodad"))?;
         }
-        Ok(Self {
-            left,
-            right,
-            number,
-        })
+        Ok(Self { left, right, number })
     }
 
     /// The IPv4 address whose last byte is `host`.
@@ -159,14 +145,9 @@ mod tests {
     fn a_pair_is_joined_and_apart_from_the_host() {
         as_root(|| {
             let pair = Pair::new()?;
-            let listener = pair
-                .right
-                .run(|| Ok(TcpListener::bind((pair.address(2), 0))?))?;
+            let listener = pair.right.run(|| Ok(TcpListener::bind((pair.address(2), 0))?))?;
             let address = listener.local_addr()?;
-            assert!(
-                TcpListener::bind(address).is_err(),
-                "the address is the host's"
-            );
+            assert!(TcpListener::bind(address).is_err(), "the address is the host's");
             let mut client = pair.left.run(|| Ok(TcpStream::connect(address)?))?;
             client.write_all(b"hello")?;
             drop(client);

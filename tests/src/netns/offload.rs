@@ -30,10 +30,7 @@ pub fn disable(interface: &str) -> Result<()> {
         let mut setting = Setting { command, data: 0 };
         // SAFETY: all-zero bytes are a valid `ifreq`.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        ensure!(
-            interface.len() < request.ifr_name.len(),
-            "{interface} is too long a name"
-        );
+        ensure!(interface.len() < request.ifr_name.len(), "{interface} is too long a name");
         for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
             *to = from.cast_signed();
         }

@@ -41,14 +41,7 @@ impl Transfer {
 /// A curl that says what it did when it is done.
 pub fn curl(arguments: &[&str]) -> Result<Command> {
     let mut curl = command("curl", "curl")?;
-    curl.args([
-        "--silent",
-        "--show-error",
-        "--max-time",
-        "60",
-        "--noproxy",
-        "*",
-    ]);
+    curl.args(["--silent", "--show-error", "--max-time", "60", "--noproxy", "*"]);
     curl.args(["--output", "/dev/null"]);
     curl.args(["--write-out", "%{json}"]).args(arguments);
     Ok(curl)
@@ -57,9 +50,7 @@ pub fn curl(arguments: &[&str]) -> Result<Command> {
 /// Runs it.
 pub fn fetch(mut curl: Command) -> Result<Transfer> {
     let said = output(&mut curl)?;
-    Ok(Transfer(
-        serde_json::from_str(&said).with_context(|| said.clone())?,
-    ))
+    Ok(Transfer(serde_json::from_str(&said).with_context(|| said.clone())?))
 }
 
 /// Its file.

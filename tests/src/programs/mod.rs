@@ -38,11 +38,7 @@ pub fn command(name: &str, package: &str) -> Result<Command> {
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(
-        output.status.success(),
-        "{command:?} left with {}: {said}",
-        output.status
-    );
+    ensure!(output.status.success(), "{command:?} left with {}: {said}", output.status);
     Ok(String::from_utf8(output.stdout)?)
 }
 

@@ -55,13 +55,7 @@ impl Nginx {
             pid.metadata().is_ok_and(|it| it.len() > 0)
         })
         .with_context(|| process.stderr.text())?;
-        Ok(Self {
-            process,
-            http,
-            https,
-            h2c,
-            home,
-        })
+        Ok(Self { process, http, https, h2c, home })
     }
 
     /// Where its files are.
@@ -84,10 +78,7 @@ fn logged(line: &str, port: u16) -> Option<Logged> {
     let mut fields = line.split(' ').map(str::parse::<u64>);
     let mut next = || fields.next()?.ok();
     (next()? == u64::from(port)).then_some(())?;
-    Some(Logged {
-        received: next()?,
-        sent: next()?,
-    })
+    Some(Logged { received: next()?, sent: next()? })
 }
 
 fn configuration(home: &Path, [http, https, h2c]: [SocketAddr; 3]) -> Result<String> {

@@ -21,11 +21,9 @@ impl Server {
     /// Starts a program that prints `port N`.
     pub fn start(command: Command) -> Result<Self> {
         let process = Process::start(command)?;
-        let port = process
-            .stdout
-            .wait_for("the server's port", PATIENCE, |line| {
-                line.strip_prefix("port ")?.parse().ok()
-            });
+        let port = process.stdout.wait_for("the server's port", PATIENCE, |line| {
+            line.strip_prefix("port ")?.parse().ok()
+        });
         match port {
             Ok(port) => Ok(Self { process, port }),
             Err(error) => Err(error.context(process.stderr.text())),
@@ -37,10 +35,7 @@ impl Server {
 pub fn slow_https_server(milliseconds: u32) -> Result<Server> {
     let certificate = certificate()?;
     let mut python = python(include_str!("https_server.py"))?;
-    python
-        .arg(&certificate.certificate)
-        .arg(&certificate.key)
-        .arg(milliseconds.to_string());
+    python.arg(&certificate.certificate).arg(&certificate.key).arg(milliseconds.to_string());
     Server::start(python)
 }
 

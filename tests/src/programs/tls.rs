@@ -31,24 +31,9 @@ fn make() -> Result<Certificate> {
     let home = tempfile::Builder::new().prefix("tap-tls-").tempdir()?;
     let (certificate, key) = (home.path().join("cert.pem"), home.path().join("key.pem"));
     let mut openssl = command("openssl", "openssl")?;
-    openssl.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-    ]);
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
     openssl.args(["-nodes", "-days", "2", "-subj", &format!("/CN={NAME}")]);
-    openssl
-        .arg("-out")
-        .arg(&certificate)
-        .arg("-keyout")
-        .arg(&key);
+    openssl.arg("-out").arg(&certificate).arg("-keyout").arg(&key);
     output(&mut openssl)?;
-    Ok(Certificate {
-        certificate,
-        key,
-        _home: home,
-    })
+    Ok(Certificate { certificate, key, _home: home })
 }

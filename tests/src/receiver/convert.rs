@@ -14,19 +14,11 @@ use crate::span::{Attributes, Event, Link, Span, Status, Value};
 pub fn spans(request: ExportTraceServiceRequest) -> Vec<Span> {
     let mut out = Vec::new();
     for of_resource in request.resource_spans {
-        let resource = of_resource
-            .resource
-            .map(|it| attributes(it.attributes))
-            .unwrap_or_default();
+        let resource = of_resource.resource.map(|it| attributes(it.attributes)).unwrap_or_default();
         let resource = Arc::new(resource);
         for of_scope in of_resource.scope_spans {
             let scope = of_scope.scope.map(|it| it.name).unwrap_or_default();
-            out.extend(
-                of_scope
-                    .spans
-                    .into_iter()
-                    .map(|it| span(it, &scope, &resource)),
-            );
+            out.extend(of_scope.spans.into_iter().map(|it| span(it, &scope, &resource)));
         }
     }
     out
@@ -52,26 +44,15 @@ fn span(it: otlp::Span, scope: &str, resource: &Arc<Attributes>) -> Span {
 }
 
 fn event(it: otlp::span::Event) -> Event {
-    Event {
-        time_ns: it.time_unix_nano,
-        name: it.name,
-        attributes: attributes(it.attributes),
-    }
+    Event { time_ns: it.time_unix_nano, name: it.name, attributes: attributes(it.attributes) }
 }
 
 fn link(it: otlp::span::Link) -> Link {
-    Link {
-        trace_id: hex(&it.trace_id),
-        span_id: hex(&it.span_id),
-    }
+    Link { trace_id: hex(&it.trace_id), span_id: hex(&it.span_id) }
 }
 
 fn attributes(list: Vec<KeyValue>) -> Attributes {
-    Attributes(
-        list.into_iter()
-            .map(|pair| (pair.key, value(pair.value)))
-            .collect(),
-    )
+    Attributes(list.into_iter().map(|pair| (pair.key, value(pair.value))).collect())
 }
 
 fn value(it: Option<AnyValue>) -> Value {

@@ -22,9 +22,8 @@ pub async fn serve(listener: tokio::net::TcpListener, store: Arc<Store>) {
     let service = TraceServiceServer::new(Service(Arc::clone(&store)))
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(64 << 20);
-    let served = Server::builder()
-        .add_service(service)
-        .serve_with_incoming(TcpIncoming::from(listener));
+    let served =
+        Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener));
     if let Err(error) = served.await {
         store.complain(format!("the gRPC server ended: {error}"));
     }
@@ -49,14 +48,7 @@ impl TraceService for Service {
         }
         let headers = headers(request.metadata());
         let spans = convert::spans(request.into_inner());
-        self.0.add(
-            Request {
-                protocol: Protocol::Grpc,
-                headers,
-                spans: spans.len(),
-            },
-            spans,
-        );
+        self.0.add(Request { protocol: Protocol::Grpc, headers, spans: spans.len() }, spans);
         let partial_success = match fault {
             Some(Fault::Partial(rejected_spans)) => Some(ExportTracePartialSuccess {
                 rejected_spans,
@@ -64,9 +56,7 @@ impl TraceService for Service {
             }),
             _ => None,
         };
-        Ok(Response::new(ExportTraceServiceResponse {
-            partial_success,
-        }))
+        Ok(Response::new(ExportTraceServiceResponse { partial_success }))
     }
 }
 
@@ -74,10 +64,9 @@ fn headers(metadata: &MetadataMap) -> std::collections::BTreeMap<String, String>
     metadata
         .iter()
         .filter_map(|pair| match pair {
-            KeyAndValueRef::Ascii(key, value) => Some((
-                key.to_string(),
-                value.to_str().unwrap_or_default().to_owned(),
-            )),
+            KeyAndValueRef::Ascii(key, value) => {
+                Some((key.to_string(), value.to_str().unwrap_or_default().to_owned()))
+            }
             KeyAndValueRef::Binary(..) => None,
         })
         .collect()

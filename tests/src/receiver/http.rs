@@ -46,14 +46,7 @@ async fn export(State(store): State<Arc<Store>>, headers: HeaderMap, body: Bytes
             return (StatusCode::BAD_REQUEST, format!("{error:#}")).into_response();
         }
     };
-    store.add(
-        Request {
-            protocol,
-            headers,
-            spans: spans.len(),
-        },
-        spans,
-    );
+    store.add(Request { protocol, headers, spans: spans.len() }, spans);
     let rejected = match fault {
         Some(Fault::Partial(rejected)) => Some(rejected),
         _ => None,
@@ -65,9 +58,7 @@ fn decode(headers: &BTreeMap<String, String>, body: &[u8]) -> Result<(Protocol, 
     let mut plain = Vec::new();
     match headers.get("content-encoding").map(String::as_str) {
         Some("gzip") => {
-            flate2::read::GzDecoder::new(body)
-                .read_to_end(&mut plain)
-                .context("gzip")?;
+            flate2::read::GzDecoder::new(body).read_to_end(&mut plain).context("gzip")?;
         }
         Some("identity") | None => plain.extend_from_slice(body),
         Some(other) => bail!("content-encoding {other:?} is none of OTLP's"),
@@ -105,11 +96,6 @@ fn answer(protocol: Protocol, rejected: Option<i64>) -> Response {
 fn by_name(headers: &HeaderMap) -> BTreeMap<String, String> {
     headers
         .iter()
-        .map(|(name, value)| {
-            (
-                name.to_string(),
-                value.to_str().unwrap_or_default().to_owned(),
-            )
-        })
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()))
         .collect()
 }

@@ -41,10 +41,7 @@ fn span(it: &Json, scope: &str, resource: &Arc<Attributes>) -> Result<Span> {
         start_ns: long(&it["startTimeUnixNano"])?,
         end_ns: long(&it["endTimeUnixNano"])?,
         attributes: attributes(it)?,
-        events: list(it, "events")?
-            .iter()
-            .map(event)
-            .collect::<Result<_>>()?,
+        events: list(it, "events")?.iter().map(event).collect::<Result<_>>()?,
         dropped_events: u32::try_from(it["droppedEventsCount"].as_u64().unwrap_or(0))?,
         links: list(it, "links")?.iter().map(link).collect::<Result<_>>()?,
         status: status(&it["status"])?,
@@ -73,15 +70,7 @@ const SPAN: &[&str] = &[
 ];
 
 fn event(it: &Json) -> Result<Event> {
-    known(
-        it,
-        &[
-            "timeUnixNano",
-            "name",
-            "attributes",
-            "droppedAttributesCount",
-        ],
-    )?;
+    known(it, &["timeUnixNano", "name", "attributes", "droppedAttributesCount"])?;
     Ok(Event {
         time_ns: long(&it["timeUnixNano"])?,
         name: text(it, "name"),
@@ -90,18 +79,13 @@ fn event(it: &Json) -> Result<Event> {
 }
 
 fn link(it: &Json) -> Result<Link> {
-    Ok(Link {
-        trace_id: id(it, "traceId", 32)?,
-        span_id: id(it, "spanId", 16)?,
-    })
+    Ok(Link { trace_id: id(it, "traceId", 32)?, span_id: id(it, "spanId", 16)? })
 }
 
 fn status(it: &Json) -> Result<Status> {
     match &it["code"] {
         Json::Null => Ok(Status::Unset),
-        code => Ok(Status::from_wire(
-            code.as_i64().context("the status code is not a number")?,
-        )),
+        code => Ok(Status::from_wire(code.as_i64().context("the status code is not a number")?)),
     }
 }
 
@@ -122,15 +106,12 @@ fn value(it: &Json) -> Result<Value> {
         "boolValue" => Value::Bool(inner.as_bool().context("no boolean")?),
         "intValue" => Value::Int(long(inner)?),
         "doubleValue" => Value::Double(inner.as_f64().context("no number")?),
-        "arrayValue" => Value::Array(
-            list(inner, "values")?
-                .iter()
-                .map(value)
-                .collect::<Result<_>>()?,
-        ),
-        "kvlistValue" => Value::Map(attributes(
-            &serde_json::json!({"attributes": inner["values"]}),
-        )?),
+        "arrayValue" => {
+            Value::Array(list(inner, "values")?.iter().map(value).collect::<Result<_>>()?)
+        }
+        "kvlistValue" => {
+            Value::Map(attributes(&serde_json::json!({"attributes": inner["values"]}))?)
+        }
         "bytesValue" => Value::Bytes(inner.as_str().context("no base64")?.as_bytes().to_vec()),
         other => bail!("value of unknown kind {other:?}"),
     })
@@ -138,14 +119,9 @@ fn value(it: &Json) -> Result<Value> {
 
 /// An unknown name is no error of the protocol, but here it is a misspelt one.
 fn known(it: &Json, names: &[&str]) -> Result<()> {
-    let fields = it
-        .as_object()
-        .with_context(|| format!("not an object: {it}"))?;
+    let fields = it.as_object().with_context(|| format!("not an object: {it}"))?;
     for name in fields.keys() {
-        ensure!(
-            names.contains(&name.as_str()),
-            "field {name:?} is none of {names:?}"
-        );
+        ensure!(names.contains(&name.as_str()), "field {name:?} is none of {names:?}");
     }
     Ok(())
 }
@@ -175,10 +151,6 @@ fn id(holder: &Json, name: &str, digits: usize) -> Result<String> {
 /// The mapping writes 64-bit integers as strings; a reader must take numbers as well, but only up
 /// to 2^53 are they exact, so a test wants the string.
 fn long<T: FromStr>(it: &Json) -> Result<T> {
-    let text = it
-        .as_str()
-        .with_context(|| format!("{it} is not a decimal string"))?;
-    text.parse()
-        .ok()
-        .with_context(|| format!("{text:?} is out of range"))
+    let text = it.as_str().with_context(|| format!("{it} is not a decimal string"))?;
+    text.parse().ok().with_context(|| format!("{text:?} is out of range"))
 }

@@ -65,21 +65,13 @@ impl Receiver {
     pub fn start() -> Result<Self> {
         let store = Arc::new(Store::default());
         let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
+        let (tell, told) = std::sync::mpsc::sync_channel(2);
         let thread = thread::Builder::new().name("receiver".into()).spawn({
             let store = Arc::clone(&store);
             move || serve(&store, stopped, &tell)
         })?;
-        let (grpc, http) = told
-            .recv_timeout(PATIENCE)
-            .context("the receiver did not start")??;
-        Ok(Self {
-            store,
-            grpc,
-            http,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        let (grpc, http) = told.recv_timeout(PATIENCE).context("the receiver did not start")??;
+        Ok(Self { store, grpc, http, stop: Some(stop), thread: Some(thread) })
     }
 
     /// What `OTEL_EXPORTER_OTLP_ENDPOINT` must say for `protocol`.
@@ -137,12 +129,9 @@ type Addresses = Result<(SocketAddr, SocketAddr)>;
 fn serve(
     store: &Arc<Store>,
     stopped: oneshot::Receiver<()>,
-    tell: &std::sync::mpsc::Sender<Addresses>,
+    tell: &std::sync::mpsc::SyncSender<Addresses>,
 ) {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return drop(tell.send(Err(error.into()))),
     };

@@ -81,12 +81,7 @@ impl Store {
         let (mut seen, mut found) = (0, Vec::new());
         let mut inner = self.lock();
         loop {
-            found.extend(
-                inner.spans[seen..]
-                    .iter()
-                    .filter(|span| wanted(span))
-                    .cloned(),
-            );
+            found.extend(inner.spans[seen..].iter().filter(|span| wanted(span)).cloned());
             seen = inner.spans.len();
             if let Some(complaint) = inner.complaints.first() {
                 bail!("the receiver could not read a request: {complaint}");
@@ -101,11 +96,7 @@ impl Store {
                     found.len()
                 );
             }
-            inner = self
-                .changed
-                .wait_timeout(inner, left)
-                .expect("no holder panics")
-                .0;
+            inner = self.changed.wait_timeout(inner, left).expect("no holder panics").0;
         }
     }
 

@@ -30,20 +30,14 @@ fn request() -> ExportTraceServiceRequest {
         end_time_unix_nano: 9,
         attributes: vec![
             attribute("network.peer.port", any_value::Value::IntValue(443)),
-            attribute(
-                "connection.state",
-                any_value::Value::StringValue("closed".into()),
-            ),
+            attribute("connection.state", any_value::Value::StringValue("closed".into())),
         ],
         events: vec![otlp::span::Event {
             time_unix_nano: 6,
             name: "OpenEvent".into(),
             ..Default::default()
         }],
-        status: Some(otlp::Status {
-            code: 2,
-            message: String::new(),
-        }),
+        status: Some(otlp::Status { code: 2, message: String::new() }),
         ..otlp::Span::default()
     };
     ExportTraceServiceRequest {
@@ -98,9 +92,7 @@ fn takes_spans_over_grpc_and_refuses_when_told() {
         assert_eq!(refused.code(), tonic::Code::Unavailable);
         client.export(request()).await.unwrap();
     });
-    let spans = receiver
-        .wait_for("the span", 1, PATIENCE, |_| true)
-        .unwrap();
+    let spans = receiver.wait_for("the span", 1, PATIENCE, |_| true).unwrap();
     assert_is_the_span(&spans[0]);
     assert_eq!(receiver.store().requests().len(), 1);
 }
@@ -114,16 +106,9 @@ fn takes_protobuf_plain_and_gzip() {
     let answer = post(&receiver, "application/x-protobuf", "", &plain);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let gzip = gzip.finish().unwrap();
-    let answer = post(
-        &receiver,
-        "application/x-protobuf",
-        "content-encoding: gzip\r\n",
-        &gzip,
-    );
+    let answer = post(&receiver, "application/x-protobuf", "content-encoding: gzip\r\n", &gzip);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let spans = receiver
-        .wait_for("both spans", 2, PATIENCE, |_| true)
-        .unwrap();
+    let spans = receiver.wait_for("both spans", 2, PATIENCE, |_| true).unwrap();
     spans.iter().for_each(|span| assert_is_the_span(span));
 }
 
@@ -141,11 +126,7 @@ fn takes_json_as_the_specification_writes_it_and_complains_otherwise() {
     );
     let answer = post(&receiver, "application/json", "", body.as_bytes());
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert_is_the_span(
-        &receiver
-            .wait_for("the span", 1, PATIENCE, |_| true)
-            .unwrap()[0],
-    );
+    assert_is_the_span(&receiver.wait_for("the span", 1, PATIENCE, |_| true).unwrap()[0]);
     for bad in [
         body.replace(&id.0, "AQEBAQEBAQEBAQEBAQEBAQ=="),
         body.replace("\"443\"", "443"),

@@ -95,9 +95,7 @@ impl<'a> Segment<'a> {
     fn word(&self, at: usize) -> u32 {
         let at = self.tcp + at;
         let bytes = &self.frame[at..at + 4];
-        bytes
-            .iter()
-            .fold(0, |word, byte| word << 8 | u32::from(*byte))
+        bytes.iter().fold(0, |word, byte| word << 8 | u32::from(*byte))
     }
 }
 

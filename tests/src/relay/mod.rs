@@ -94,11 +94,7 @@ impl Relay {
         let ends = Pair::addressed(left, right)?;
         let counts = Arc::new(Counts::default());
         let pump = Pump::start(&middle, Box::new(policy), Arc::clone(&counts))?;
-        Ok(Self {
-            ends,
-            counts,
-            _pump: pump,
-        })
+        Ok(Self { ends, counts, _pump: pump })
     }
 }
 

@@ -39,13 +39,7 @@ impl Pump {
     ) -> Result<Self> {
         let sockets = namespace.run(|| Ok([port("left")?, port("right")?]))?;
         let stop = Arc::new(AtomicBool::new(false));
-        let mut state = State {
-            sockets,
-            policy,
-            counts,
-            held: BinaryHeap::new(),
-            order: 0,
-        };
+        let mut state = State { sockets, policy, counts, held: BinaryHeap::new(), order: 0 };
         let thread = thread::Builder::new().name("relay".into()).spawn({
             let stop = Arc::clone(&stop);
             move || {
@@ -54,10 +48,7 @@ impl Pump {
                 }
             }
         })?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 
@@ -92,11 +83,7 @@ impl State {
             }
         }
         let now = Instant::now();
-        while self
-            .held
-            .peek()
-            .is_some_and(|Reverse(first)| first.0 <= now)
-        {
+        while self.held.peek().is_some_and(|Reverse(first)| first.0 <= now) {
             if let Some(Reverse((_, _, to, frame))) = self.held.pop() {
                 self.send(to, &frame);
             }
@@ -117,17 +104,10 @@ impl State {
             Verdict::Late(by) => {
                 counts.delayed.fetch_add(1, Ordering::Relaxed);
                 self.order += 1;
-                self.held.push(Reverse((
-                    Instant::now() + by,
-                    self.order,
-                    to,
-                    frame.to_vec(),
-                )));
+                self.held.push(Reverse((Instant::now() + by, self.order, to, frame.to_vec())));
             }
             Verdict::After(forged) => {
-                counts
-                    .forged
-                    .fetch_add(forged.len() as u64, Ordering::Relaxed);
+                counts.forged.fetch_add(forged.len() as u64, Ordering::Relaxed);
                 forged.iter().for_each(|frame| self.send(to, frame));
                 self.send(to, frame);
             }
@@ -165,12 +145,7 @@ impl State {
 fn receive(socket: &OwnedFd, buffer: &mut [u8; FRAME]) -> Option<usize> {
     // SAFETY: pointer and length describe `buffer`.
     let len = unsafe {
-        libc::recv(
-            socket.as_raw_fd(),
-            buffer.as_mut_ptr().cast(),
-            FRAME,
-            libc::MSG_DONTWAIT,
-        )
+        libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), FRAME, libc::MSG_DONTWAIT)
     };
     usize::try_from(len).ok().filter(|len| *len > 0)
 }

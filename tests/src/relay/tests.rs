@@ -16,9 +16,7 @@ use crate::stage::as_root;
 /// Sends `data` from left to right, and gives what arrived.
 fn carry(relay: &Relay, data: &[u8]) -> Result<Vec<u8>> {
     let ends = &relay.ends;
-    let listener = ends
-        .right
-        .run(|| Ok(TcpListener::bind((ends.address(2), 0))?))?;
+    let listener = ends.right.run(|| Ok(TcpListener::bind((ends.address(2), 0))?))?;
     let address = listener.local_addr()?;
     let mut client = ends.left.run(|| Ok(TcpStream::connect(address)?))?;
     let (mut server, _) = listener.accept()?;
@@ -37,21 +35,10 @@ fn pattern(len: usize) -> Vec<u8> {
 #[test]
 fn a_rough_network_disturbs_but_tcp_gets_through() {
     as_root(|| {
-        let relay = Relay::new(rough(
-            7,
-            Roughness {
-                loss: 20,
-                doubled: 30,
-                delayed: 50,
-            },
-        ))?;
+        let relay = Relay::new(rough(7, Roughness { loss: 20, doubled: 30, delayed: 50 }))?;
         let data = pattern(1 << 20);
         assert!(carry(&relay, &data)? == data);
-        assert!(
-            relay.counts.disturbed().iter().all(|count| *count > 0),
-            "{:?}",
-            relay.counts
-        );
+        assert!(relay.counts.disturbed().iter().all(|count| *count > 0), "{:?}", relay.counts);
         Ok(())
     });
 }

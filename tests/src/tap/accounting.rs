@@ -18,9 +18,7 @@ const RECORDS: (&str, &[&str]) = ("seen", &["delivered", "dropped", "in_ring"]);
 /// Where the items of a signal went.
 const ITEMS: (&str, &[&str]) = (
     "produced",
-    &[
-        "exported", "filtered", "sampled", "refused", "rejected", "dropped", "held", "queued",
-    ],
+    &["exported", "filtered", "sampled", "refused", "rejected", "dropped", "held", "queued"],
 );
 
 /// The terms of one kind or signal.
@@ -38,34 +36,20 @@ pub struct Accounting {
 impl Accounting {
     /// The last accounting line of a log.
     pub fn find(log: &[String]) -> Result<Self> {
-        let line = log
-            .iter()
-            .rev()
-            .find(|line| line.contains("\"accounting\""));
+        let line = log.iter().rev().find(|line| line.contains("\"accounting\""));
         let json: Value = serde_json::from_str(line.context("no accounting line")?)?;
         let accounting = &json["accounting"];
-        Ok(Self {
-            records: books(&accounting["records"])?,
-            items: books(&accounting["items"])?,
-        })
+        Ok(Self { records: books(&accounting["records"])?, items: books(&accounting["items"])? })
     }
 
     /// A term of a kind of record.
     pub fn record(&self, kind: &str, term: &str) -> u64 {
-        self.records
-            .get(kind)
-            .and_then(|book| book.get(term))
-            .copied()
-            .unwrap_or(0)
+        self.records.get(kind).and_then(|book| book.get(term)).copied().unwrap_or(0)
     }
 
     /// A term of the spans.
     pub fn spans(&self, term: &str) -> u64 {
-        self.items
-            .get("traces")
-            .and_then(|book| book.get(term))
-            .copied()
-            .unwrap_or(0)
+        self.items.get("traces").and_then(|book| book.get(term)).copied().unwrap_or(0)
     }
 
     /// Both identities, to the unit, with nothing on its way any more.
@@ -74,10 +58,7 @@ impl Accounting {
         ensure!(!self.items.is_empty(), "the accounting holds no items");
         for (kind, book) in &self.records {
             balanced(book, RECORDS).with_context(|| format!("records of kind {kind}"))?;
-            ensure!(
-                book.get("in_ring").is_none_or(|left| *left == 0),
-                "{kind} left in the ring"
-            );
+            ensure!(book.get("in_ring").is_none_or(|left| *left == 0), "{kind} left in the ring");
         }
         for (signal, book) in &self.items {
             balanced(book, ITEMS).with_context(|| format!("items of signal {signal}"))?;
@@ -87,42 +68,27 @@ impl Accounting {
 }
 
 fn balanced(book: &Book, (whole, parts): (&str, &[&str])) -> Result<()> {
-    let total = book
-        .get(whole)
-        .with_context(|| format!("no {whole:?} in {book:?}"))?;
+    let total = book.get(whole).with_context(|| format!("no {whole:?} in {book:?}"))?;
     let sum: u64 = parts.iter().filter_map(|part| book.get(*part)).sum();
-    ensure!(
-        *total == sum,
-        "{whole} is {total}, but its parts are {sum}: {book:?}"
-    );
+    ensure!(*total == sum, "{whole} is {total}, but its parts are {sum}: {book:?}");
     Ok(())
 }
 
 fn books(json: &Value) -> Result<BTreeMap<String, Book>> {
-    let books = json
-        .as_object()
-        .context("the accounting lacks records or items")?;
-    books
-        .iter()
-        .map(|(name, terms)| Ok((name.clone(), book(terms)?)))
-        .collect()
+    let books = json.as_object().context("the accounting lacks records or items")?;
+    books.iter().map(|(name, terms)| Ok((name.clone(), book(terms)?))).collect()
 }
 
 fn book(terms: &Value) -> Result<Book> {
     let terms = terms.as_object().context("not an object")?;
-    terms
-        .iter()
-        .map(|(name, value)| Ok((name.clone(), total(value)?)))
-        .collect()
+    terms.iter().map(|(name, value)| Ok((name.clone(), total(value)?))).collect()
 }
 
 /// A number, or the sum of numbers by reason.
 fn total(value: &Value) -> Result<u64> {
     match value {
         Value::Object(reasons) => reasons.values().map(total).sum(),
-        value => value
-            .as_u64()
-            .with_context(|| format!("{value} is not a count")),
+        value => value.as_u64().with_context(|| format!("{value} is not a count")),
     }
 }
 

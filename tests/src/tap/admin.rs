@@ -61,10 +61,7 @@ fn exchange(mut stream: impl Read + Write, path: &str) -> Result<Answer> {
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Ok(Answer {
-        status: status.context("no HTTP status")?,
-        body: body.to_owned(),
-    })
+    Ok(Answer { status: status.context("no HTTP status")?, body: body.to_owned() })
 }
 
 /// Samples in the Prometheus text format.
@@ -106,11 +103,7 @@ fn sample(line: &str) -> Option<(String, String, f64)> {
     }
     let (series, value) = line.rsplit_once(' ')?;
     let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-    Some((
-        name.to_owned(),
-        labels.trim_end_matches('}').to_owned(),
-        value.parse().ok()?,
-    ))
+    Some((name.to_owned(), labels.trim_end_matches('}').to_owned(), value.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -125,10 +118,7 @@ mod tests {
              tap_records_seen_total{kind=\"open\",cpu=\"1\"} 4\n\
              tap_records_seen_total{kind=\"close\"} 9\nup 1\n",
         );
-        assert_eq!(
-            metrics.count("tap_records_seen_total", &["kind=\"open\""]),
-            7
-        );
+        assert_eq!(metrics.count("tap_records_seen_total", &["kind=\"open\""]), 7);
         assert_eq!(metrics.count("up", &[]), 1);
         assert!(!metrics.has("down", &[]));
     }

@@ -38,11 +38,7 @@ pub fn binary() -> Result<PathBuf> {
 /// The target directory: a test's own file is `<target>/<profile>/deps/<name>`.
 fn target() -> Result<PathBuf> {
     let own = env::current_exe()?;
-    Ok(own
-        .ancestors()
-        .nth(3)
-        .context("a test outside of a target directory")?
-        .to_owned())
+    Ok(own.ancestors().nth(3).context("a test outside of a target directory")?.to_owned())
 }
 
 /// A daemon to be: command, environment, configuration.
@@ -133,10 +129,7 @@ impl Launch {
         let mut tap = self.spawn()?;
         let ready = wait::until("tap to be ready", START, || match tap.process.ended() {
             Ok(Some(status)) => Some(Err(status)),
-            _ => tap
-                .get("/readyz")
-                .is_ok_and(|answer| answer.status == 200)
-                .then_some(Ok(())),
+            _ => tap.get("/readyz").is_ok_and(|answer| answer.status == 200).then_some(Ok(())),
         });
         match ready.with_context(|| tap.log().text())? {
             Ok(()) => Ok(tap),
@@ -173,11 +166,7 @@ impl Launch {
             .env("TAP_ADMIN", &admin)
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         let process = Process::start(command)?;
-        Ok(Tap {
-            process,
-            admin: Address::new(&admin),
-            _home: home,
-        })
+        Ok(Tap { process, admin: Address::new(&admin), _home: home })
     }
 
     /// Runs it to its end: a command, or a start that must fail.

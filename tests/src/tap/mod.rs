@@ -53,9 +53,7 @@ impl Tap {
 
     /// Asks its admin server.
     pub fn get(&self, path: &str) -> Result<Answer> {
-        self.admin
-            .get(path)
-            .with_context(|| format!("asking tap for {path}"))
+        self.admin.get(path).with_context(|| format!("asking tap for {path}"))
     }
 
     /// Its metrics.
@@ -74,10 +72,7 @@ impl Tap {
     pub fn stop_by(mut self, signal: i32) -> Result<Ended> {
         let asked = Instant::now();
         self.signal(signal)?;
-        let status = self
-            .process
-            .wait(LEAVE)
-            .with_context(|| self.log().text())?;
+        let status = self.process.wait(LEAVE).with_context(|| self.log().text())?;
         Ok(Ended::of(&self.process, status, asked.elapsed()))
     }
 
@@ -103,12 +98,7 @@ pub struct Ended {
 
 impl Ended {
     fn of(process: &Process, status: ExitStatus, took: Duration) -> Self {
-        Self {
-            status,
-            took,
-            stderr: process.stderr.all(),
-            stdout: process.stdout.all(),
-        }
+        Self { status, took, stderr: process.stderr.all(), stdout: process.stdout.all() }
     }
 
     /// Its exit code; -1 after a signal.
@@ -129,12 +119,7 @@ impl Ended {
     /// Whether it left as it should: exit 0, and both identities of SPEC §7 hold to the unit, with
     /// nothing left in a ring or a queue.
     pub fn check(&self) -> Result<Accounting> {
-        ensure!(
-            self.status.success(),
-            "tap left with {}:\n{}",
-            self.status,
-            self.log()
-        );
+        ensure!(self.status.success(), "tap left with {}:\n{}", self.status, self.log());
         let accounting = self.accounting()?;
         accounting.check().with_context(|| self.log())?;
         Ok(accounting)

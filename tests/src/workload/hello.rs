@@ -10,10 +10,8 @@ pub fn client_hello(server: &str, protocols: &[&str], padding: usize) -> Vec<u8>
     extensions.extend(extension(51, &sized2(&share)));
     // supported_versions: 1.3, 1.2
     extensions.extend(extension(43, &[4, 3, 4, 3, 3]));
-    let names: Vec<u8> = protocols
-        .iter()
-        .flat_map(|name| [&[name.len() as u8], name.as_bytes()].concat())
-        .collect();
+    let names: Vec<u8> =
+        protocols.iter().flat_map(|name| [&[name.len() as u8], name.as_bytes()].concat()).collect();
     extensions.extend(extension(16, &sized2(&names)));
     let host = [&[0][..], &sized2(server.as_bytes())].concat();
     extensions.extend(extension(0, &sized2(&host)));

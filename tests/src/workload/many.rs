@@ -39,10 +39,7 @@ pub fn quick_connections(quick: Quick) -> Result<u16> {
     thread::scope(|scope| {
         let server = scope.spawn(move || serve(&listener, quick));
         connect(port, quick).context("the clients")?;
-        server
-            .join()
-            .expect("the server does not panic")
-            .context("the server")
+        server.join().expect("the server does not panic").context("the server")
     })?;
     Ok(port)
 }

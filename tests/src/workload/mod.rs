@@ -32,18 +32,12 @@ pub struct Ends {
 impl Ends {
     /// From the client's socket.
     pub fn of_client(client: &TcpStream) -> Result<Self> {
-        Ok(Self {
-            client: canonical(client.local_addr()?),
-            server: canonical(client.peer_addr()?),
-        })
+        Ok(Self { client: canonical(client.local_addr()?), server: canonical(client.peer_addr()?) })
     }
 
     /// From the server's socket.
     pub fn of_server(server: &TcpStream) -> Result<Self> {
-        Ok(Self {
-            client: canonical(server.peer_addr()?),
-            server: canonical(server.local_addr()?),
-        })
+        Ok(Self { client: canonical(server.peer_addr()?), server: canonical(server.local_addr()?) })
     }
 }
 
@@ -84,19 +78,12 @@ impl Connected {
     pub fn accepted(client: TcpStream, listener: &TcpListener) -> Result<Self> {
         let (server, peer) = listener.accept()?;
         let ends = Ends::of_client(&client)?;
-        ensure!(
-            canonical(peer) == ends.client,
-            "another program connected: {peer}"
-        );
+        ensure!(canonical(peer) == ends.client, "another program connected: {peer}");
         for stream in [&client, &server] {
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
         }
-        Ok(Self {
-            client,
-            server,
-            ends,
-        })
+        Ok(Self { client, server, ends })
     }
 
     /// The client sends `len` bytes and the server takes them in.
@@ -112,15 +99,9 @@ impl Connected {
     /// Both ends close in good order, the client first.
     pub fn close(mut self) -> Result<Ends> {
         self.client.shutdown(Shutdown::Write)?;
-        ensure!(
-            self.server.read(&mut [0; 64])? == 0,
-            "bytes that nobody sent"
-        );
+        ensure!(self.server.read(&mut [0; 64])? == 0, "bytes that nobody sent");
         self.server.shutdown(Shutdown::Write)?;
-        ensure!(
-            self.client.read(&mut [0; 64])? == 0,
-            "bytes that nobody sent"
-        );
+        ensure!(self.client.read(&mut [0; 64])? == 0, "bytes that nobody sent");
         Ok(self.ends)
     }
 }
@@ -130,10 +111,7 @@ pub fn pass(from: &mut TcpStream, to: &mut TcpStream, len: usize) -> Result<()> 
     thread::scope(|scope| {
         let writing = scope.spawn(|| write_pattern(from, len));
         let read = read_pattern(to, len);
-        writing
-            .join()
-            .expect("the writer does not panic")
-            .context("writing")?;
+        writing.join().expect("the writer does not panic").context("writing")?;
         read.context("reading")
     })
 }

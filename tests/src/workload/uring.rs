@@ -27,19 +27,13 @@ fn pass(ring: &mut IoUring, from: &TcpStream, to: &TcpStream, len: usize) -> Res
     while received < len {
         if sent < len {
             let rest = &source[sent..];
-            let entry = opcode::Send::new(
-                types::Fd(from.as_raw_fd()),
-                rest.as_ptr(),
-                rest.len() as u32,
-            );
+            let entry =
+                opcode::Send::new(types::Fd(from.as_raw_fd()), rest.as_ptr(), rest.len() as u32);
             sent += complete(ring, &entry.build()).context("send")?;
         }
         let rest = &mut sink[received..sent];
-        let entry = opcode::Recv::new(
-            types::Fd(to.as_raw_fd()),
-            rest.as_mut_ptr(),
-            rest.len() as u32,
-        );
+        let entry =
+            opcode::Recv::new(types::Fd(to.as_raw_fd()), rest.as_mut_ptr(), rest.len() as u32);
         received += complete(ring, &entry.build()).context("receive")?;
     }
     ensure!(sink == source, "io_uring brought other bytes");
