@@ -42,7 +42,7 @@ pub struct Guest {
     pub package: &'static str,
     /// What it does.
     pub phases: &'static [Phase],
-    /// Modules that this takes.
+    /// Modules that this takes; `tcp_diag` is what other machines load when `ss` or tap asks.
     pub modules: &'static [&'static str],
 }
 
@@ -61,20 +61,20 @@ pub const GUESTS: &[Guest] = &[
         suite: "bullseye-security",
         package: "linux-image-amd64",
         phases: &[Phase::Loopback],
-        modules: &[],
+        modules: &["tcp_diag"],
     },
     Guest {
         series: "6.1",
         suite: "bookworm-security",
         package: "linux-image-amd64",
         phases: &[Phase::Loopback, Phase::Namespace],
-        modules: &[],
+        modules: &["tcp_diag"],
     },
     Guest {
         series: "6.12",
         suite: "bookworm-security",
         package: "linux-image-6.12-amd64",
         phases: &[Phase::Loopback, Phase::Netem],
-        modules: &["veth", "sch_netem"],
+        modules: &["tcp_diag", "veth", "sch_netem"],
     },
 ];
