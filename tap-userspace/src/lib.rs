@@ -3,3 +3,10 @@
 pub mod connection;
 pub mod enrich;
 pub mod protocol;
+
+pub mod policy;
+pub mod telemetry;
+
+pub mod export;
+
+pub mod config;

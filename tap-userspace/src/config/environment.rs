@@ -1,0 +1,383 @@
+//! The `OTEL_*` environment (SPEC §5): variables in, settings and [`Finding`]s out. What cannot be
+//! understood is warned about and ignored, an empty value is unset, and what cannot be used at all
+//! is an [`Error`].
+
+mod otlp;
+mod values;
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use opentelemetry_sdk::metrics::Temporality;
+
+pub use self::{
+    otlp::{Compression, Otlp, Protocol, Signal, Tls},
+    values::Finding,
+};
+pub(crate) use self::values::percent_decode;
+use self::values::Values;
+use crate::{policy::sample::Sampler, telemetry::limits::Limits};
+
+/// A variable whose value cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not an endpoint.
+    #[error("{variable}={value} cannot be used: {why}; give a URL such as {example}")]
+    Endpoint {
+        /// The variable.
+        variable: String,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+        /// One that could be used.
+        example: &'static str,
+    },
+    /// A certificate or key that cannot be read.
+    #[error("{variable}={} cannot be used: {why}; give a PEM file that tap may read", path.display())]
+    File {
+        /// The variable.
+        variable: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Where a signal goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exporter {
+    /// To a collector.
+    Otlp,
+    /// To standard output, as JSON lines.
+    Console,
+}
+
+/// `OTEL_BSP_*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// Spans that may wait (`OTEL_BSP_MAX_QUEUE_SIZE`). The specification's default of 2,048 is a
+    /// tenth of a second of a busy host's connections, so a short stall of the collector would
+    /// lose spans; unset it is 65,536 here, and [`Self::max_bytes`] holds as well.
+    pub max_queue: usize,
+    /// Bytes of memory that waiting spans may have.
+    pub max_bytes: usize,
+    /// Spans in one request (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
+    pub max_batch: usize,
+    /// Longest wait for a batch to fill (`OTEL_BSP_SCHEDULE_DELAY`).
+    pub delay: Duration,
+    /// Longest time for one batch, retries included (`OTEL_BSP_EXPORT_TIMEOUT`). Its default in
+    /// the specification, 30 s, ends retries early where a collector restarts slowly; unset it is
+    /// 5 minutes here, as in the Collector. `None` is without end.
+    pub give_up: Option<Duration>,
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self {
+            max_queue: 65_536,
+            max_bytes: 64 << 20,
+            max_batch: 512,
+            delay: Duration::from_millis(5_000),
+            give_up: Some(Duration::from_secs(300)),
+        }
+    }
+}
+
+/// `OTEL_METRIC_EXPORT_*` and what else concerns tap's own metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metering {
+    /// Between two exports (`OTEL_METRIC_EXPORT_INTERVAL`).
+    pub interval: Duration,
+    /// `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`.
+    pub temporality: Temporality,
+}
+
+/// All that the environment says.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    any: bool,
+    disabled: bool,
+    service_name: Option<String>,
+    resource: Vec<(String, String)>,
+    traces: Vec<Exporter>,
+    metrics: Vec<Exporter>,
+    otlp_traces: Otlp,
+    otlp_metrics: Otlp,
+    batching: Batching,
+    metering: Metering,
+    limits: Limits,
+    sampler: Sampler,
+    findings: Vec<Finding>,
+}
+
+impl Environment {
+    /// The environment of this process.
+    pub fn from_process() -> Result<Self, Error> {
+        Self::read(std::env::vars_os())
+    }
+
+    /// The environment that these variables make.
+    pub fn read<N: Into<OsString>, V: Into<OsString>>(
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<Self, Error> {
+        let mut values =
+            Values::new(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
+        let any = values.any();
+        let disabled = values.flag("OTEL_SDK_DISABLED").unwrap_or(false);
+        let service_name = values.text("OTEL_SERVICE_NAME");
+        let resource = values.pairs("OTEL_RESOURCE_ATTRIBUTES", true).unwrap_or_default();
+        let traces = exporters(&mut values, Signal::Traces);
+        let metrics = exporters(&mut values, Signal::Metrics);
+        let otlp_traces = Otlp::read(&mut values, Signal::Traces)?;
+        let otlp_metrics = Otlp::read(&mut values, Signal::Metrics)?;
+        let batching = batching(&mut values);
+        let metering = metering(&mut values);
+        let limits = limits(&mut values);
+        let sampler = sampler(&mut values);
+        warn_if_off(&mut values, &traces, &metrics);
+        Ok(Self {
+            any,
+            disabled,
+            service_name,
+            resource,
+            traces: traces.unwrap_or_default(),
+            metrics: metrics.unwrap_or_default(),
+            otlp_traces,
+            otlp_metrics,
+            batching,
+            metering,
+            limits,
+            sampler,
+            findings: values.into_findings(),
+        })
+    }
+
+    /// Whether any `OTEL_*` variable is set.
+    pub const fn is_set(&self) -> bool {
+        self.any
+    }
+
+    /// `OTEL_SDK_DISABLED`: nothing is exported.
+    pub const fn disabled(&self) -> bool {
+        self.disabled
+    }
+
+    /// `OTEL_SERVICE_NAME`.
+    pub fn service_name(&self) -> Option<&str> {
+        self.service_name.as_deref()
+    }
+
+    /// `OTEL_RESOURCE_ATTRIBUTES`, decoded.
+    pub fn resource(&self) -> &[(String, String)] {
+        &self.resource
+    }
+
+    /// Where a signal goes; nowhere where its variable is unset, `none`, or the SDK is disabled.
+    pub fn exporters(&self, signal: Signal) -> &[Exporter] {
+        match signal {
+            _ if self.disabled => &[],
+            Signal::Traces => &self.traces,
+            Signal::Metrics => &self.metrics,
+        }
+    }
+
+    /// How a signal goes by OTLP.
+    pub const fn otlp(&self, signal: Signal) -> &Otlp {
+        match signal {
+            Signal::Traces => &self.otlp_traces,
+            Signal::Metrics => &self.otlp_metrics,
+        }
+    }
+
+    /// How spans are queued and batched.
+    pub const fn batching(&self) -> &Batching {
+        &self.batching
+    }
+
+    /// How metrics are exported.
+    pub const fn metering(&self) -> &Metering {
+        &self.metering
+    }
+
+    /// How much a span may say.
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Which traces are kept.
+    pub const fn sampler(&self) -> Sampler {
+        self.sampler
+    }
+
+    /// What each variable does, or why it does nothing.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Logs the warnings among the findings.
+    pub fn warn(&self) {
+        for finding in self.findings.iter().filter(|finding| finding.is_warning()) {
+            tracing::warn!(
+                variable = finding.variable,
+                value = finding.value,
+                "{}",
+                finding.effect
+            );
+        }
+    }
+}
+
+/// `OTEL_<SIGNAL>_EXPORTER`; `None` where it is unset.
+fn exporters(values: &mut Values, signal: Signal) -> Option<Vec<Exporter>> {
+    let variable = format!("OTEL_{}_EXPORTER", signal.name());
+    let list = values.text(&variable)?;
+    let mut exporters = Vec::new();
+    for name in list.split(',').map(str::trim) {
+        let exporter = match (name, signal) {
+            ("otlp", _) => Exporter::Otlp,
+            ("console" | "logging", Signal::Traces) => Exporter::Console,
+            ("none" | "", _) => continue,
+            ("prometheus", Signal::Metrics) => {
+                values.note(&variable, &list, "metrics are on /metrics of the admin address");
+                continue;
+            }
+            _ => {
+                let allowed = match signal {
+                    Signal::Traces => "otlp, console, none",
+                    Signal::Metrics => "otlp, none",
+                };
+                let what = format!("{name:?} is not an exporter of tap's; allowed: {allowed}; ignored");
+                values.warn(&variable, &list, &what);
+                continue;
+            }
+        };
+        if !exporters.contains(&exporter) {
+            exporters.push(exporter);
+        }
+    }
+    Some(exporters)
+}
+
+/// Warns of endpoints to which nothing is sent.
+fn warn_if_off(
+    values: &mut Values,
+    traces: &Option<Vec<Exporter>>,
+    metrics: &Option<Vec<Exporter>>,
+) {
+    for (signal, exporters, endpoints) in [
+        (
+            Signal::Traces,
+            traces,
+            &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"][..],
+        ),
+        (Signal::Metrics, metrics, &["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"][..]),
+    ] {
+        if exporters.is_some() {
+            continue;
+        }
+        let (name, lower) = (signal.name(), signal.name().to_lowercase());
+        let what = format!(
+            "an endpoint is set, but {lower} are off: set OTEL_{name}_EXPORTER=otlp to send them, or \
+             OTEL_{name}_EXPORTER=none to be rid of this warning"
+        );
+        for variable in endpoints {
+            if let Some(value) = values.peek(variable) {
+                values.warn(variable, &value, &what);
+            }
+        }
+    }
+}
+
+fn batching(values: &mut Values) -> Batching {
+    let default = Batching::default();
+    let max_queue = values.count("OTEL_BSP_MAX_QUEUE_SIZE", 1).unwrap_or(default.max_queue);
+    let variable = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
+    let mut max_batch = values.count(variable, 1).unwrap_or(default.max_batch);
+    if max_batch > max_queue {
+        if let Some(value) = values.peek(variable) {
+            let what = format!("more than the queue holds: batches of {max_queue} instead");
+            values.warn(variable, &value, &what);
+        }
+        max_batch = max_queue;
+    }
+    Batching {
+        max_queue,
+        max_batch,
+        delay: values.milliseconds("OTEL_BSP_SCHEDULE_DELAY").unwrap_or(default.delay),
+        give_up: values.timeout("OTEL_BSP_EXPORT_TIMEOUT").unwrap_or(default.give_up),
+        max_bytes: default.max_bytes,
+    }
+}
+
+fn metering(values: &mut Values) -> Metering {
+    let interval = values.milliseconds("OTEL_METRIC_EXPORT_INTERVAL");
+    let allowed = [
+        ("cumulative", Temporality::Cumulative),
+        ("delta", Temporality::Delta),
+        ("lowmemory", Temporality::LowMemory),
+    ];
+    let variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+    Metering {
+        interval: interval.filter(|interval| !interval.is_zero()).unwrap_or(Duration::from_secs(60)),
+        temporality: values.one_of(variable, &allowed).unwrap_or_default(),
+    }
+}
+
+/// Limits for spans; where one is unset, that for all signals.
+fn limits(values: &mut Values) -> Limits {
+    let default = Limits::default();
+    let mut limit = |names: &[&str]| {
+        let found: Vec<_> = names.iter().map(|name| values.count(name, 0)).collect();
+        found.into_iter().flatten().next()
+    };
+    let attributes = limit(&["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"]);
+    let value_length =
+        limit(&["OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"]);
+    let mut or = |name: &str, default: u32| limit(&[name]).map_or(default, clamp);
+    Limits {
+        attributes: attributes.map_or(default.attributes, clamp),
+        value_length,
+        events: or("OTEL_SPAN_EVENT_COUNT_LIMIT", default.events),
+        links: or("OTEL_SPAN_LINK_COUNT_LIMIT", default.links),
+        event_attributes: or("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", default.event_attributes),
+        link_attributes: or("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", default.link_attributes),
+    }
+}
+
+fn clamp(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// `OTEL_TRACES_SAMPLER` and its argument. A connection's span has no parent, so that
+/// `parentbased_x` is `x`.
+fn sampler(values: &mut Values) -> Sampler {
+    let ratio = Sampler::TraceIdRatio(1.0);
+    let allowed = [
+        ("always_on", Sampler::AlwaysOn),
+        ("always_off", Sampler::AlwaysOff),
+        ("traceidratio", ratio),
+        ("parentbased_always_on", Sampler::AlwaysOn),
+        ("parentbased_always_off", Sampler::AlwaysOff),
+        ("parentbased_traceidratio", ratio),
+    ];
+    let sampler = values.one_of("OTEL_TRACES_SAMPLER", &allowed).unwrap_or(Sampler::AlwaysOn);
+    let argument = "OTEL_TRACES_SAMPLER_ARG";
+    match sampler {
+        Sampler::TraceIdRatio(default) => {
+            let what = "not a ratio; allowed: a number from 0 to 1; ignored, so all traces are kept";
+            let parse = |text: &str| text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+            Sampler::TraceIdRatio(values.parse(argument, what, parse).unwrap_or(default))
+        }
+        _ => {
+            if let Some(value) = values.text(argument) {
+                values.note(argument, &value, "not used: the sampler takes no argument");
+            }
+            sampler
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "environment/tests.rs"]
+mod tests;

@@ -1,0 +1,3 @@
+//! What tap is told.
+
+pub mod environment;

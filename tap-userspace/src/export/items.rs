@@ -1,0 +1,155 @@
+//! What became of every item of a signal at one exporter (SPEC §7). All terms change together
+//! under one lock, once per batch, so that the identity holds in every picture of them:
+//! `produced = exported + sampled + rejected + dropped + held + queued`.
+
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::telemetry::metric::{Family, Samples};
+
+/// Why an item was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The queue was full.
+    QueueFull,
+    /// The collector could not be reached, or had no time, for too long.
+    RetryExhausted,
+    /// tap left before it could be sent.
+    Shutdown,
+    /// Standard output could not be written.
+    Output,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 4] =
+        [Self::QueueFull, Self::RetryExhausted, Self::Shutdown, Self::Output];
+
+    /// Its label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::RetryExhausted => "retry_exhausted",
+            Self::Shutdown => "shutdown",
+            Self::Output => "output",
+        }
+    }
+}
+
+/// The terms, at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Came to this exporter.
+    pub produced: u64,
+    /// The receiver has taken it.
+    pub exported: u64,
+    /// The head sampler left it out (`sampled out`).
+    pub sampled: u64,
+    /// The receiver refuses it for good.
+    pub rejected: u64,
+    /// Lost, by [`Reason`].
+    pub dropped: [u64; Reason::ALL.len()],
+    /// Being sent, or waiting to be sent again.
+    pub held: u64,
+    /// Waiting to be sent.
+    pub queued: u64,
+}
+
+impl Counts {
+    /// All that was lost.
+    pub fn all_dropped(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+
+    /// Whether nothing is lost silently.
+    pub fn balance(&self) -> bool {
+        let known = self.exported + self.sampled + self.rejected + self.held + self.queued;
+        self.produced == known + self.all_dropped()
+    }
+
+    /// Lost for `reason`.
+    pub const fn drop(&mut self, reason: Reason, count: u64) {
+        self.dropped[reason as usize] += count;
+    }
+
+    /// As the accounting line has it.
+    pub fn to_json(&self) -> Value {
+        let dropped: serde_json::Map<_, _> = Reason::ALL
+            .iter()
+            .zip(self.dropped)
+            .map(|(reason, count)| (reason.name().to_owned(), json!(count)))
+            .collect();
+        json!({
+            "produced": self.produced,
+            "exported": self.exported,
+            "sampled": self.sampled,
+            "rejected": self.rejected,
+            "dropped": dropped,
+            "held": self.held,
+            "queued": self.queued,
+        })
+    }
+}
+
+/// The terms of one signal at one exporter.
+#[derive(Debug)]
+pub struct Items {
+    /// `traces` or `metrics`.
+    pub signal: &'static str,
+    /// `otlp` or `console`.
+    pub exporter: &'static str,
+    counts: Mutex<Counts>,
+}
+
+impl Items {
+    /// None yet.
+    pub fn new(signal: &'static str, exporter: &'static str) -> Self {
+        Self { signal, exporter, counts: Mutex::default() }
+    }
+
+    /// The terms now.
+    pub fn counts(&self) -> Counts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes terms, as one step.
+    pub fn update(&self, change: impl FnOnce(&mut Counts)) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut counts);
+        debug_assert!(counts.balance(), "{self:?} {counts:?}");
+    }
+
+    /// Puts the terms among tap's numbers.
+    pub fn read(&self, samples: &mut Samples) {
+        let counts = self.counts();
+        let labels = [("signal", self.signal), ("exporter", self.exporter)];
+        for (family, value) in [
+            (&PRODUCED, counts.produced),
+            (&EXPORTED, counts.exported),
+            (&SAMPLED, counts.sampled),
+            (&REJECTED, counts.rejected),
+            (&HELD, counts.held),
+            (&QUEUED, counts.queued),
+        ] {
+            samples.put(family, &labels, value);
+        }
+        for (reason, count) in Reason::ALL.iter().zip(counts.dropped) {
+            samples.put(&DROPPED, &[labels[0], labels[1], ("reason", reason.name())], count);
+        }
+    }
+}
+
+const PRODUCED: Family =
+    Family::counter("tap_items_produced_total", "Items that came to an exporter.");
+const EXPORTED: Family = Family::counter("tap_items_exported_total", "Items that were taken.");
+const SAMPLED: Family =
+    Family::counter("tap_items_sampled_total", "Items that the head sampler left out.");
+const REJECTED: Family =
+    Family::counter("tap_items_rejected_total", "Items that the receiver refused for good.");
+const DROPPED: Family = Family::counter("tap_items_dropped_total", "Items lost, by reason.");
+const HELD: Family = Family::gauge("tap_items_held_total", "Items being sent or sent again.");
+const QUEUED: Family = Family::gauge("tap_items_queued_total", "Items that wait to be sent.");
+
+/// The families that [`Items::read`] puts in.
+pub const FAMILIES: [Family; 7] = [PRODUCED, EXPORTED, SAMPLED, REJECTED, DROPPED, HELD, QUEUED];

@@ -1,0 +1,229 @@
+//! A connection as one line of JSON: a flat object whose keys are the span's attributes.
+
+use std::io::Write as _;
+
+use crate::{
+    connection::model::Connection,
+    telemetry::{
+        attributes::{self, Sink},
+        limits::Limits,
+        semconv::Key,
+        span,
+    },
+};
+
+/// Appends the connection's line.
+pub fn line(connection: &Connection, limits: &Limits, out: &mut Vec<u8>) {
+    out.push(b'{');
+    let mut object = Object { out, limits, left: u32::MAX, dropped: 0, first: true };
+    object.member("name", |out| quote(span::NAME, out));
+    object.member("start", |out| time(connection.start_ns, out));
+    object.member("end", |out| time(connection.end_ns, out));
+    object.member("trace_id", |out| hex(&connection.identity.trace_id, out));
+    object.member("span_id", |out| hex(&connection.identity.span_id, out));
+    object.left = limits.attributes;
+    attributes::of_span(connection, &mut object);
+    object.dropped_count();
+    object.member("events", |out| events(connection, limits, out));
+    if connection.dropped_events > 0 {
+        object.member("dropped_events_count", |out| number(connection.dropped_events, out));
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+fn events(connection: &Connection, limits: &Limits, out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (i, event) in connection.events.iter().enumerate() {
+        out.extend_from_slice(if i == 0 { b"{" } else { b",{" });
+        let mut object = Object { out, limits, left: u32::MAX, dropped: 0, first: true };
+        object.member("name", |out| quote(attributes::event_name(event), out));
+        object.member("time", |out| time(event.time_ns, out));
+        object.left = limits.event_attributes;
+        attributes::of_event(connection, event, &mut object);
+        object.dropped_count();
+        out.push(b'}');
+    }
+    out.push(b']');
+}
+
+/// The inside of a JSON object.
+struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    limits: &'a Limits,
+    left: u32,
+    dropped: u32,
+    first: bool,
+}
+
+impl Object<'_> {
+    fn member(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.left == 0 {
+            self.dropped += 1;
+            return;
+        }
+        self.left -= 1;
+        if !std::mem::take(&mut self.first) {
+            self.out.push(b',');
+        }
+        quote(key, self.out);
+        self.out.push(b':');
+        write(self.out);
+    }
+
+    /// Ends the attributes.
+    fn dropped_count(&mut self) {
+        self.left = u32::MAX;
+        let dropped = self.dropped;
+        if dropped > 0 {
+            self.member("dropped_attributes_count", |out| number(dropped, out));
+        }
+    }
+}
+
+impl Sink for Object<'_> {
+    fn text(&mut self, key: &Key, value: &str) {
+        let value = self.limits.cut(value);
+        self.member(key.name, |out| quote(value, out));
+    }
+
+    fn int(&mut self, key: &Key, value: i64) {
+        self.member(key.name, |out| number(value, out));
+    }
+
+    fn flag(&mut self, key: &Key, value: bool) {
+        self.member(key.name, |out| number(value, out));
+    }
+
+    fn texts<'a>(&mut self, key: &Key, values: impl Iterator<Item = &'a str> + Clone) {
+        let limits = self.limits;
+        self.member(key.name, |out| {
+            out.push(b'[');
+            for (i, value) in values.enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                quote(limits.cut(value), out);
+            }
+            out.push(b']');
+        });
+    }
+}
+
+/// Whether a character may be shown: it moves no cursor and turns no text around.
+pub fn is_plain(character: char) -> bool {
+    !character.is_control()
+        && !matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Appends a JSON string. What a terminal would obey is escaped, beyond what JSON asks for.
+fn quote(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        for character in text.chars() {
+            match character {
+                '"' => out.extend_from_slice(b"\\\""),
+                '\\' => out.extend_from_slice(b"\\\\"),
+                plain if is_plain(plain) => {
+                    out.extend_from_slice(plain.encode_utf8(&mut [0; 4]).as_bytes());
+                }
+                // All of these are in the basic plane.
+                other => append(out, format_args!("\\u{:04x}", u32::from(other))),
+            }
+        }
+    }
+    out.push(b'"');
+}
+
+fn hex(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    for byte in bytes {
+        out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    out.push(b'"');
+}
+
+fn number(number: impl std::fmt::Display, out: &mut Vec<u8>) {
+    append(out, format_args!("{number}"));
+}
+
+/// RFC 3339 with nanoseconds, UTC.
+fn time(unix_ns: u64, out: &mut Vec<u8>) {
+    let (seconds, nanos) = (unix_ns / 1_000_000_000, unix_ns % 1_000_000_000);
+    let (year, month, day) = date(seconds / 86_400);
+    let (hour, minute, second) = clock(seconds);
+    append(
+        out,
+        format_args!(
+            "\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z\""
+        ),
+    );
+}
+
+/// Writing to a vector cannot fail.
+pub(super) fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    let _ = out.write_fmt(text);
+}
+
+/// Hour, minute and second of the day.
+pub(super) const fn clock(unix_seconds: u64) -> (u64, u64, u64) {
+    let second = unix_seconds % 86_400;
+    (second / 3_600, second / 60 % 60, second % 60)
+}
+
+/// Year, month and day, by days since 1970 (Howard Hinnant, `civil_from_days`).
+const fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let era = days / 146_097;
+    let of_era = days % 146_097;
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year + era * 400 + (month <= 2) as u64, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        for (unix_ns, text) in [
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (951_782_399_000_000_001, "2000-02-28T23:59:59.000000001Z"),
+            (951_782_400_000_000_000, "2000-02-29T00:00:00.000000000Z"),
+            (1_735_689_599_999_999_999, "2024-12-31T23:59:59.999999999Z"),
+            (4_107_542_400_000_000_000, "2100-03-01T00:00:00.000000000Z"),
+            (u64::MAX, "2554-07-21T23:34:33.709551615Z"),
+        ] {
+            assert_eq!(of(|out| time(unix_ns, out)), format!("\"{text}\""));
+        }
+    }
+
+    #[test]
+    fn strings_hold_nothing_that_a_terminal_obeys() {
+        for (text, quoted) in [
+            ("", r#""""#),
+            ("plain", r#""plain""#),
+            ("a\"b\\c", r#""a\"b\\c""#),
+            ("\x1b[2J\n\r\t\0\x7f", r#""\u001b[2J\u000a\u000d\u0009\u0000\u007f""#),
+            ("\u{9b}31m", r#""\u009b31m""#),
+            ("\u{202e}gpj", r#""\u202egpj""#),
+            ("größe 😀", "\"größe 😀\""),
+        ] {
+            let ours = of(|out| quote(text, out));
+            assert_eq!(ours, quoted);
+            assert_eq!(serde_json::from_str::<String>(&ours).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Finished connections between the tracing thread and an exporter: bounded in number and bytes.
+//! Comes in: whole batches, never waited for; goes out: batches of the exporter's size, full ones at
+//! once and others after the delay. What finds no room is dropped and counted.
+//!
+//! Connections wait as they are: that is a third of their encoded size, and encoding is then the
+//! exporter's time, not the tracing thread's.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use super::items::{Items, Reason};
+use crate::connection::model::{Connection, Event};
+
+/// How much may wait, and how it leaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Connections.
+    pub spans: usize,
+    /// Bytes of memory.
+    pub bytes: usize,
+    /// Connections that leave together.
+    pub batch: usize,
+    /// Longest wait for a batch to fill.
+    pub delay: Duration,
+}
+
+/// Connections that leave together, in the pieces they came in.
+pub type Batch = Vec<Vec<Connection>>;
+
+#[derive(Debug, Default)]
+struct State {
+    chunks: VecDeque<(Instant, Vec<Connection>)>,
+    spans: usize,
+    bytes: usize,
+    closed: bool,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub struct Queue {
+    state: Mutex<State>,
+    bounds: Bounds,
+    items: Arc<Items>,
+    /// A batch may be ready (for [`Queue::take`]).
+    ready: Notify,
+    /// The same (for [`Queue::take_blocking`]).
+    arrived: Condvar,
+    /// There may be room (for [`Queue::offer_waiting`]).
+    room: Condvar,
+}
+
+/// What a taker does next.
+enum Next {
+    Take(Batch),
+    End,
+    Wait(Option<Instant>),
+}
+
+impl Queue {
+    /// An empty queue that counts in `items`.
+    pub fn new(bounds: Bounds, items: Arc<Items>) -> Self {
+        Self {
+            state: Mutex::default(),
+            bounds,
+            items,
+            ready: Notify::new(),
+            arrived: Condvar::new(),
+            room: Condvar::new(),
+        }
+    }
+
+    /// Takes in what there is room for and drops the rest; never waits for room. `sampled` more
+    /// were left out before.
+    pub fn offer(&self, mut batch: Vec<Connection>, sampled: usize) {
+        let offered = batch.len();
+        let mut state = self.lock();
+        let admitted = self.room_for(&state, &batch);
+        let rest = batch.split_off(admitted);
+        let shut = state.closed;
+        self.push(&mut state, batch);
+        self.items.update(|counts| {
+            counts.produced += (offered + sampled) as u64;
+            counts.sampled += sampled as u64;
+            counts.queued += admitted as u64;
+            let reason = if shut { Reason::Shutdown } else { Reason::QueueFull };
+            counts.drop(reason, (offered - admitted) as u64);
+        });
+        drop(state);
+        // Freed outside of the lock.
+        drop(rest);
+    }
+
+    /// Takes in everything, waiting for room.
+    pub fn offer_waiting(&self, mut batch: Vec<Connection>, sampled: usize) {
+        let mut state = self.lock();
+        let mut admitted = self.room_for(&state, &batch);
+        while admitted < batch.len() && !state.closed {
+            // What is larger than the queue goes in pieces.
+            if admitted > 0 {
+                let rest = batch.split_off(admitted);
+                self.push(&mut state, batch);
+                self.items.update(|counts| {
+                    counts.produced += admitted as u64;
+                    counts.queued += admitted as u64;
+                });
+                batch = rest;
+            }
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            admitted = self.room_for(&state, &batch);
+        }
+        drop(state);
+        // One source fills the queue, so the room is still there.
+        self.offer(batch, sampled);
+    }
+
+    /// The next batch, which counts as held from now on; `None` when the queue is closed and empty.
+    pub async fn take(&self) -> Option<Batch> {
+        loop {
+            let ready = self.ready.notified();
+            tokio::pin!(ready);
+            // From here on no notification is missed.
+            ready.as_mut().enable();
+            match self.next(self.bounds.delay) {
+                Next::Take(batch) => return Some(batch),
+                Next::End => return None,
+                Next::Wait(None) => ready.await,
+                // Either way, the queue tells what to do next.
+                Next::Wait(Some(until)) => drop(tokio::time::timeout_at(until.into(), ready).await),
+            }
+        }
+    }
+
+    /// Like [`Self::take`], for a thread, and without a delay.
+    pub fn take_blocking(&self) -> Option<Batch> {
+        loop {
+            match self.next(Duration::ZERO) {
+                Next::Take(batch) => return Some(batch),
+                Next::End => return None,
+                Next::Wait(_) => {
+                    let state = self.lock();
+                    if state.chunks.is_empty() && !state.closed {
+                        drop(self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes nothing in any more; what waits leaves without delay.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.ready.notify_waiters();
+        self.arrived.notify_all();
+        self.room.notify_all();
+    }
+
+    /// Drops what waits; the caller counts it.
+    pub fn clear(&self) {
+        let mut state = self.lock();
+        state.chunks.clear();
+        (state.spans, state.bytes) = (0, 0);
+    }
+
+    fn next(&self, delay: Duration) -> Next {
+        let mut state = self.lock();
+        let Some((oldest, _)) = state.chunks.front() else {
+            return if state.closed { Next::End } else { Next::Wait(None) };
+        };
+        let due = *oldest + delay;
+        if state.spans < self.bounds.batch && !state.closed && due > Instant::now() {
+            return Next::Wait(Some(due));
+        }
+        let batch = self.cut(&mut state);
+        let count = batch.iter().map(Vec::len).sum::<usize>() as u64;
+        self.items.update(|counts| {
+            counts.queued -= count;
+            counts.held += count;
+        });
+        if !state.chunks.is_empty() {
+            // Another taker waits for what remains.
+            self.ready.notify_one();
+        }
+        self.room.notify_all();
+        Next::Take(batch)
+    }
+
+    /// Takes a batch off the front.
+    fn cut(&self, state: &mut State) -> Batch {
+        let mut batch = Vec::new();
+        let mut missing = self.bounds.batch;
+        while missing > 0
+            && let Some((since, mut chunk)) = state.chunks.pop_front()
+        {
+            if chunk.len() > missing {
+                let rest = chunk.split_off(missing);
+                state.chunks.push_front((since, rest));
+            }
+            missing -= chunk.len();
+            state.spans -= chunk.len();
+            state.bytes -= chunk.iter().map(weight).sum::<usize>();
+            batch.push(chunk);
+        }
+        batch
+    }
+
+    fn push(&self, state: &mut State, batch: Vec<Connection>) {
+        if batch.is_empty() {
+            return;
+        }
+        let first = state.chunks.is_empty();
+        state.spans += batch.len();
+        state.bytes += batch.iter().map(weight).sum::<usize>();
+        state.chunks.push_back((Instant::now(), batch));
+        if first || state.spans >= self.bounds.batch {
+            self.ready.notify_one();
+            self.arrived.notify_one();
+        }
+    }
+
+    /// How many of `batch` there is room for.
+    fn room_for(&self, state: &State, batch: &[Connection]) -> usize {
+        if state.closed {
+            return 0;
+        }
+        let spans = self.bounds.spans.saturating_sub(state.spans);
+        let mut bytes = self.bounds.bytes.saturating_sub(state.bytes);
+        batch
+            .iter()
+            .take(spans)
+            .take_while(|connection| {
+                let weight = weight(connection);
+                let fits = weight <= bytes;
+                bytes = bytes.saturating_sub(weight);
+                fits
+            })
+            .count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Memory of a connection, about. Its process is shared with others.
+fn weight(connection: &Connection) -> usize {
+    let hello = connection.client_hello.as_ref().map_or(0, |hello| {
+        let alpn: usize = hello.alpn.iter().map(|name| name.capacity() + size_of::<String>()).sum();
+        let name = hello.server_name.as_ref().map_or(0, String::capacity);
+        size_of_val(&**hello) + hello.ciphers.capacity() * size_of::<&str>() + alpn + name
+    });
+    size_of::<Connection>() + connection.events.capacity() * size_of::<Event>() + hello
+}

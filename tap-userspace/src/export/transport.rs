@@ -1,0 +1,222 @@
+//! One OTLP request to its endpoint, whatever the protocol. Comes in: a protobuf message; goes out:
+//! an [`Outcome`]. Trying again is [`super::otlp`]'s.
+
+use std::{io::Write as _, time::Duration};
+
+use bytes::Bytes;
+use flate2::write::GzEncoder;
+use http::{HeaderMap, HeaderValue, Request, header};
+use http_body_util::Full;
+use opentelemetry_proto::tonic::collector::{
+    metrics::v1::ExportMetricsServiceRequest,
+    trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
+};
+use prost::Message;
+
+use super::{
+    client::{self, Client},
+    grpc, http as over_http,
+};
+use crate::config::environment::{Compression, Otlp, Protocol, Signal};
+
+/// Longest response that is read (OTLP's recommendation).
+pub const LONGEST_RESPONSE: usize = 4 << 20;
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The receiver has taken all but `rejected` items.
+    Taken {
+        /// Items it refuses for good.
+        rejected: u64,
+        /// Why, or a warning.
+        message: String,
+    },
+    /// Worth trying again.
+    Again {
+        /// What went wrong.
+        cause: String,
+        /// When the receiver wants to be asked again.
+        after: Option<Duration>,
+    },
+    /// The receiver refuses all of it for good.
+    Refused {
+        /// What went wrong.
+        cause: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+}
+
+impl Outcome {
+    /// Worth trying again, whenever.
+    pub fn again(cause: impl Into<String>) -> Self {
+        Self::Again { cause: cause.into(), after: None }
+    }
+
+    /// From a decoded response. Traces' and metrics' have the same fields.
+    pub fn from_response(body: &[u8]) -> Self {
+        // The status said that it was taken; what cannot be read rejects nothing.
+        let response = ExportTraceServiceResponse::decode(body).unwrap_or_default();
+        let partial = response.partial_success.unwrap_or_default();
+        let rejected = u64::try_from(partial.rejected_spans).unwrap_or(0);
+        Self::Taken { rejected, message: partial.error_message }
+    }
+}
+
+/// `google.rpc.Status`, which errors come as (google/rpc/status.proto).
+#[derive(Clone, PartialEq, Message)]
+pub struct Status {
+    /// gRPC status code.
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    /// Text for people.
+    #[prost(string, tag = "2")]
+    pub message: String,
+    /// `google.protobuf.Any`s.
+    #[prost(message, repeated, tag = "3")]
+    pub details: Vec<Any>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Any {
+    /// What it is.
+    #[prost(string, tag = "1")]
+    pub type_url: String,
+    /// Encoded.
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
+}
+
+/// The way to one endpoint.
+#[derive(Debug)]
+pub struct Transport {
+    client: Client,
+    otlp: Otlp,
+    headers: HeaderMap,
+}
+
+/// A message in its protocol's form; may be sent more than once.
+#[derive(Clone, Debug)]
+pub struct Prepared(Bytes);
+
+impl Transport {
+    /// Space before a message that [`Self::prepare`] may write to.
+    pub const HEADROOM: usize = grpc::PREFIX;
+
+    /// The way that `otlp` describes.
+    pub fn new(otlp: &Otlp) -> Result<Self, client::Error> {
+        let mut headers = HeaderMap::new();
+        let agent = concat!("OTel-OTLP-Exporter-tap/", env!("CARGO_PKG_VERSION"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
+        let json = otlp.protocol == Protocol::HttpJson;
+        let content_type = if json { "application/json" } else { "application/x-protobuf" };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let gzip = otlp.compression == Compression::Gzip;
+        if otlp.protocol == Protocol::Grpc {
+            grpc::headers(&mut headers, otlp.timeout, gzip);
+        } else if gzip {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        for (name, value) in &otlp.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+        Ok(Self { client: client::client(otlp)?, otlp: otlp.clone(), headers })
+    }
+
+    /// Where it goes.
+    pub fn endpoint(&self) -> String {
+        self.otlp.endpoint.to_string()
+    }
+
+    /// Longest time of one attempt.
+    pub const fn timeout(&self) -> Option<Duration> {
+        self.otlp.timeout
+    }
+
+    /// Brings the protobuf message `message[start..]` into the protocol's form; up to
+    /// [`Self::HEADROOM`] bytes before it are overwritten.
+    pub fn prepare(&self, mut message: Vec<u8>, start: usize) -> Result<Prepared, String> {
+        let gzip = self.otlp.compression == Compression::Gzip;
+        if self.otlp.protocol == Protocol::HttpJson {
+            let json = to_json(self.otlp.signal, &message[start..])?;
+            return Ok(Prepared(if gzip { compress(&[], &json)?.into() } else { json.into() }));
+        }
+        let grpc = self.otlp.protocol == Protocol::Grpc;
+        Ok(Prepared(match (grpc, gzip) {
+            (false, false) => Bytes::from(message).slice(start..),
+            (false, true) => compress(&[], &message[start..])?.into(),
+            (true, false) => {
+                let begin = start - grpc::PREFIX;
+                grpc::prefix(&mut message[begin..], false);
+                Bytes::from(message).slice(begin..)
+            }
+            (true, true) => {
+                let mut body = compress(&[0; grpc::PREFIX], &message[start..])?;
+                grpc::prefix(&mut body, true);
+                body.into()
+            }
+        }))
+    }
+
+    /// One attempt, no longer than `timeout`.
+    pub async fn attempt(&self, message: &Prepared, timeout: Option<Duration>) -> Outcome {
+        let attempt = self.send(message.0.clone());
+        match timeout {
+            None => attempt.await,
+            Some(timeout) => tokio::time::timeout(timeout, attempt)
+                .await
+                .unwrap_or_else(|_| Outcome::again(format!("no answer within {timeout:?}"))),
+        }
+    }
+
+    async fn send(&self, body: Bytes) -> Outcome {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = self.otlp.endpoint.clone();
+        *request.headers_mut() = self.headers.clone();
+        match self.client.request(request).await {
+            Err(error) => Outcome::again(chain(&error)),
+            Ok(response) if self.otlp.protocol == Protocol::Grpc => grpc::outcome(response).await,
+            Ok(response) => over_http::outcome(response).await,
+        }
+    }
+}
+
+/// An error with its causes, since a client's first word is only "client error (Connect)".
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// `prefix`, then `content` by gzip. Fast rather than small: spans repeat so much that the level
+/// hardly matters.
+fn compress(prefix: &[u8], content: &[u8]) -> Result<Vec<u8>, String> {
+    let mut out = Vec::with_capacity(content.len() / 4);
+    out.extend_from_slice(prefix);
+    let mut encoder = GzEncoder::new(out, flate2::Compression::fast());
+    let compressed = encoder.write_all(content).and_then(|()| encoder.finish());
+    compressed.map_err(|error| format!("a request could not be compressed: {error}"))
+}
+
+/// The message as OTLP/JSON: ids in hex, 64-bit integers as strings.
+fn to_json(signal: Signal, message: &[u8]) -> Result<Vec<u8>, String> {
+    fn convert<T: Message + Default + serde::Serialize>(message: &[u8]) -> Result<Vec<u8>, String> {
+        let decoded = T::decode(message).map_err(|error| error.to_string())?;
+        serde_json::to_vec(&decoded).map_err(|error| error.to_string())
+    }
+    match signal {
+        Signal::Traces => convert::<ExportTraceServiceRequest>(message),
+        Signal::Metrics => convert::<ExportMetricsServiceRequest>(message),
+    }
+    .map_err(|error| format!("a request could not be written as JSON: {error}"))
+}

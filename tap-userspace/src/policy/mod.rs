@@ -1,0 +1,3 @@
+//! Which finished connections are kept.
+
+pub mod sample;

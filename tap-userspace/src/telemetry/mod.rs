@@ -1,0 +1,10 @@
+//! What tap knows → OpenTelemetry: spans as OTLP protobuf, the resource, tap's own metrics.
+
+pub mod attributes;
+pub mod limits;
+pub mod meter;
+pub mod metric;
+pub mod protobuf;
+pub mod resource;
+pub mod semconv;
+pub mod span;

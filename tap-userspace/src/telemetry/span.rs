@@ -1,0 +1,147 @@
+//! [`Connection`] → OTLP. Owns the order and shape of the `Span` message and of the request around
+//! it; the attributes are [`super::attributes`]'s. Goes out: the bytes of an
+//! `ExportTraceServiceRequest`, written once and not copied again.
+//!
+//! Message numbers: opentelemetry-proto 1.9, `trace/v1/trace.proto`.
+
+use super::{
+    attributes,
+    limits::Limits,
+    protobuf::{self, Attributes, Message},
+    resource::Resource,
+    semconv,
+};
+use crate::connection::model::{Connection, Event};
+
+/// Instrumentation scope of connection spans.
+pub const SCOPE: &str = "tap.connection";
+
+/// Name of connection spans.
+pub const NAME: &str = "Connection";
+
+/// `Span.flags`: sampled; and it is known whether the parent (or linked span) is remote.
+const FLAGS: u32 = 0x001 | 0x100;
+/// The linked span is on another host.
+const REMOTE: u32 = 0x200;
+
+const KIND_INTERNAL: u64 = 1;
+const STATUS_ERROR: u8 = 2;
+
+/// Encodes one span as the field `spans` of `ScopeSpans`.
+pub fn encode(connection: &Connection, limits: &Limits, out: &mut Vec<u8>) {
+    let span = Message::open(out, 2, 2);
+    protobuf::bytes(out, 1, &connection.identity.trace_id);
+    protobuf::bytes(out, 2, &connection.identity.span_id);
+    protobuf::bytes(out, 5, NAME.as_bytes());
+    protobuf::uint(out, 6, KIND_INTERNAL);
+    protobuf::fixed64(out, 7, connection.start_ns);
+    protobuf::fixed64(out, 8, connection.end_ns);
+    let mut attributes = Attributes::new(out, 9, limits, limits.attributes);
+    attributes::of_span(connection, &mut attributes);
+    let dropped = attributes.dropped;
+    protobuf::uint(out, 10, dropped.into());
+    for event in &connection.events {
+        encode_event(connection, event, limits, out);
+    }
+    protobuf::uint(out, 12, connection.dropped_events.into());
+    encode_link(connection, limits, out);
+    if connection.error_type.is_some() {
+        protobuf::bytes(out, 15, &[protobuf::varint_tag(3), STATUS_ERROR]);
+    }
+    // Field 16, fixed32: a tag of two bytes.
+    out.extend_from_slice(&[0x85, 0x01]);
+    out.extend_from_slice(&FLAGS.to_le_bytes());
+    span.close(out);
+}
+
+fn encode_event(connection: &Connection, event: &Event, limits: &Limits, out: &mut Vec<u8>) {
+    let message = Message::open(out, 11, 1);
+    protobuf::fixed64(out, 1, event.time_ns);
+    protobuf::bytes(out, 2, attributes::event_name(event).as_bytes());
+    let mut attributes = Attributes::new(out, 3, limits, limits.event_attributes);
+    attributes::of_event(connection, event, &mut attributes);
+    let dropped = attributes.dropped;
+    protobuf::uint(out, 4, dropped.into());
+    message.close(out);
+}
+
+/// The link to the span that the other end's tap makes.
+fn encode_link(connection: &Connection, limits: &Limits, out: &mut Vec<u8>) {
+    let Some(peer) = &connection.identity.peer_span_id else { return };
+    if limits.links == 0 {
+        protobuf::uint(out, 14, 1);
+        return;
+    }
+    let link = Message::open(out, 13, 1);
+    protobuf::bytes(out, 1, &connection.identity.trace_id);
+    protobuf::bytes(out, 2, peer);
+    out.push(6 << 3 | 5);
+    out.extend_from_slice(&(FLAGS | REMOTE).to_le_bytes());
+    link.close(out);
+}
+
+/// The parts of a request that are the same in each.
+#[derive(Debug)]
+pub struct Frame {
+    /// `ResourceSpans` without its `scope_spans`.
+    resource: Vec<u8>,
+    /// `ScopeSpans` without its `spans`.
+    scope: Vec<u8>,
+}
+
+impl Frame {
+    /// Space before a request's protobuf for what a transport puts there (gRPC's five bytes).
+    pub const HEADROOM: usize = 5;
+
+    /// Longest varint of a length that is below 4 GiB.
+    const LENGTH: usize = 5;
+
+    /// The frame of requests from `resource`.
+    pub fn new(resource: &Resource) -> Self {
+        let mut of_resource = Vec::new();
+        protobuf::bytes(&mut of_resource, 1, &resource.encode());
+        protobuf::bytes(&mut of_resource, 3, semconv::SCHEMA_URL.as_bytes());
+        let mut scope = Vec::new();
+        protobuf::bytes(&mut scope, 1, SCOPE.as_bytes());
+        protobuf::bytes(&mut scope, 2, env!("CARGO_PKG_VERSION").as_bytes());
+        let mut of_scope = Vec::new();
+        protobuf::bytes(&mut of_scope, 1, &scope);
+        protobuf::bytes(&mut of_scope, 3, semconv::SCHEMA_URL.as_bytes());
+        Self { resource: of_resource, scope: of_scope }
+    }
+
+    /// Bytes before the first span: the headroom, and the frame at its longest.
+    fn front(&self) -> usize {
+        Self::HEADROOM + 2 * (1 + Self::LENGTH) + self.resource.len() + self.scope.len()
+    }
+
+    /// Begins a request; spans are appended by [`encode`].
+    pub fn begin(&self, capacity: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.front() + capacity);
+        out.resize(self.front(), 0);
+        out
+    }
+
+    /// Writes the frame right before the spans. The request is `out[start..]`, and
+    /// [`Self::HEADROOM`] bytes before `start` are free.
+    pub fn finish(&self, out: &mut [u8]) -> usize {
+        let mut start = self.front();
+        let mut prepend = |bytes: &[u8]| {
+            start -= bytes.len();
+            out[start..start + bytes.len()].copy_from_slice(bytes);
+            out.len() - start
+        };
+        let len = prepend(&self.scope);
+        prepend(&length(2, len));
+        let len = prepend(&self.resource);
+        prepend(&length(1, len));
+        start
+    }
+}
+
+/// Tag and length of a message of `len` bytes in `field`.
+fn length(field: u8, len: usize) -> Vec<u8> {
+    let mut out = vec![protobuf::bytes_tag(field)];
+    protobuf::varint(&mut out, len as u64);
+    out
+}
