@@ -6,7 +6,11 @@ mod support;
 
 use std::{hint::black_box, time::Instant};
 
-use tap_userspace::{config::environment::Environment, export::line, telemetry::{limits::Limits, resource::Resource, span}};
+use tap_userspace::{
+    config::environment::Environment,
+    export::line,
+    telemetry::{limits::Limits, resource::Resource, span},
+};
 
 const BATCH: usize = 512;
 

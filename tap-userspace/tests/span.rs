@@ -24,7 +24,8 @@ use tap_userspace::{
 
 /// Encodes connections into one request and decodes it as a receiver would.
 fn round_trip(connections: &[Connection], limits: &Limits) -> ExportTraceServiceRequest {
-    let variables = [("OTEL_SERVICE_NAME", "x".repeat(300)), ("OTEL_RESOURCE_ATTRIBUTES", "a=ü".into())];
+    let variables =
+        [("OTEL_SERVICE_NAME", "x".repeat(300)), ("OTEL_RESOURCE_ATTRIBUTES", "a=ü".into())];
     let environment = Environment::read(variables).unwrap();
     let frame = Frame::new(&Resource::detect(&environment));
     let mut out = frame.begin(0);
@@ -45,8 +46,8 @@ fn span(connection: &Connection, limits: &Limits) -> Span {
 }
 
 fn show(attributes: &[KeyValue]) -> BTreeMap<&str, String> {
-    fn value(value: &Value) -> String {
-        match value {
+    fn value(of: &Value) -> String {
+        match of {
             Value::StringValue(text) => format!("{text:?}"),
             Value::IntValue(int) => int.to_string(),
             Value::BoolValue(flag) => flag.to_string(),
@@ -95,7 +96,7 @@ fn a_plain_connection() {
     assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), (START, START + 12_345_678));
     assert_eq!(span.flags, 0x101);
     let expected = [
-        ("connection.id", "\"000000000000000000s0\""),
+        ("connection.id", "\"0000000000000000003g\""),
         ("connection.cookie", "7"),
         ("connection.handler", "\"raw\""),
         ("connection.strategy", "\"observe\""),
@@ -218,7 +219,8 @@ fn limits_hold_and_what_is_beyond_is_counted() {
     assert_eq!((limited.links.len(), limited.dropped_links_count), (0, 1));
     for length in [0, 1, 2, 100] {
         let limited = span(&full(), &Limits { value_length: Some(length), ..Limits::default() });
-        let lists = [&limited.attributes].into_iter().chain(limited.events.iter().map(|e| &e.attributes));
+        let lists =
+            [&limited.attributes].into_iter().chain(limited.events.iter().map(|e| &e.attributes));
         for pair in lists.flatten() {
             for text in texts(pair) {
                 assert!(text.chars().count() <= length, "{pair:?}");

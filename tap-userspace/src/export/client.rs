@@ -20,7 +20,9 @@ pub type Client = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The certificates cannot be used.
-    #[error("the certificates for {endpoint} cannot be used: {cause}; check OTEL_EXPORTER_OTLP_CERTIFICATE, …_CLIENT_CERTIFICATE and …_CLIENT_KEY")]
+    #[error(
+        "the certificates for {endpoint} cannot be used: {cause}; check OTEL_EXPORTER_OTLP_CERTIFICATE, …_CLIENT_CERTIFICATE and …_CLIENT_KEY"
+    )]
     Certificates {
         /// Where to.
         endpoint: String,
@@ -28,7 +30,9 @@ pub enum Error {
         cause: rustls::Error,
     },
     /// No roots on this system.
-    #[error("{endpoint} wants TLS, but this system's root certificates cannot be read: {cause}; install ca-certificates or set OTEL_EXPORTER_OTLP_CERTIFICATE")]
+    #[error(
+        "{endpoint} wants TLS, but this system's root certificates cannot be read: {cause}; install ca-certificates or set OTEL_EXPORTER_OTLP_CERTIFICATE"
+    )]
     Roots {
         /// Where to.
         endpoint: String,

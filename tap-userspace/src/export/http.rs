@@ -109,7 +109,12 @@ mod tests {
     fn bodies_are_read_and_bad_ones_do_no_harm() {
         let status = Status { code: 3, message: "no".into(), details: vec![] }.encode_to_vec();
         for (status, body, json, expected) in [
-            (200, &b"{\"partialSuccess\":{\"rejectedSpans\":\"2\",\"errorMessage\":\"x\"}}"[..], true, "2 x"),
+            (
+                200,
+                &b"{\"partialSuccess\":{\"rejectedSpans\":\"2\",\"errorMessage\":\"x\"}}"[..],
+                true,
+                "2 x",
+            ),
             (200, b"{\"partialSuccess\":{\"rejectedSpans\":2}}", true, "2 "),
             (200, b"{}", true, "0 "),
             (200, b"nonsense", true, "0 "),
@@ -131,9 +136,13 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         let past = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH);
-        for (value, expected) in
-            [("3", Some(3)), (" 0 ", Some(0)), (past.as_str(), Some(0)), ("soon", None), ("-1", None)]
-        {
+        for (value, expected) in [
+            ("3", Some(3)),
+            (" 0 ", Some(0)),
+            (past.as_str(), Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::RETRY_AFTER, value.parse().unwrap());
             assert_eq!(retry_after(&headers), expected.map(Duration::from_secs), "{value}");

@@ -163,7 +163,7 @@ impl Shared {
                     return self.refused(outgoing.spans, &cause, remedy);
                 }
                 Outcome::Again { cause, after } => {
-                    let pause = after.unwrap_or_else(|| backoff.next());
+                    let pause = after.unwrap_or_else(|| backoff.pause());
                     let remedy = "check that a collector listens there, or change \
                                   OTEL_EXPORTER_OTLP_ENDPOINT; spans are kept and sent again";
                     self.complain(&cause, remedy);
@@ -241,7 +241,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// The next pause.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let mut random = [0; 4];
         // Without randomness the pause is the shortest of its range.
         getrandom::fill(&mut random).unwrap_or_default();
@@ -288,7 +288,7 @@ mod tests {
         let mut backoff = Backoff::default();
         for attempt in 0..20 {
             let middle = 1.5f64.powi(attempt).min(30.0);
-            let pause = backoff.next().as_secs_f64();
+            let pause = backoff.pause().as_secs_f64();
             assert!(pause >= middle * 0.5 && pause <= middle * 1.5, "{attempt}: {pause}");
         }
     }

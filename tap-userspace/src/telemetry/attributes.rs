@@ -264,8 +264,16 @@ mod tests {
     #[test]
     fn addresses_read_as_display_writes_them() {
         for text in [
-            "0.0.0.0", "1.2.3.4", "10.20.30.40", "100.99.9.255", "255.255.255.255", "::", "::1",
-            "2001:db8::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::ffff:1.2.3.4",
+            "0.0.0.0",
+            "1.2.3.4",
+            "10.20.30.40",
+            "100.99.9.255",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "2001:db8::1",
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+            "::ffff:1.2.3.4",
         ] {
             let address: IpAddr = text.parse().unwrap();
             assert_eq!(Address::new().format(address), address.to_string());

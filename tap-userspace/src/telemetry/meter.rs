@@ -71,7 +71,8 @@ impl Meter {
     pub async fn shutdown(self, deadline: Instant) {
         let provider = self.provider;
         // It waits for its thread, which waits for the network.
-        let stop = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(left(deadline)));
+        let stop =
+            tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(left(deadline)));
         match tokio::time::timeout_at(deadline.into(), stop).await {
             Ok(Ok(Ok(()))) => {}
             other => tracing::debug!(?other, "The last metrics may not have been sent."),
@@ -163,7 +164,8 @@ impl PushMetricExporter for Sender {
         };
         if self.complaints.may() {
             let endpoint = self.transport.endpoint();
-            let remedy = "check that a collector listens there, or change OTEL_EXPORTER_OTLP_ENDPOINT";
+            let remedy =
+                "check that a collector listens there, or change OTEL_EXPORTER_OTLP_ENDPOINT";
             tracing::warn!(endpoint, cause, remedy, "Metrics cannot be sent.");
         }
         failed(cause)

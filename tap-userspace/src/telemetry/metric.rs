@@ -126,11 +126,7 @@ impl Registry {
     }
 
     /// Numbers of `families` that `read` puts in whenever somebody asks.
-    pub fn source(
-        &self,
-        families: &[Family],
-        read: impl Fn(&mut Samples) + Send + Sync + 'static,
-    ) {
+    pub fn source(&self, families: &[Family], read: impl Fn(&mut Samples) + Send + Sync + 'static) {
         self.declare(families);
         self.lock().sources.push(Arc::new(read));
     }
@@ -151,7 +147,8 @@ impl Registry {
         let (mut samples, sources) = {
             let inner = self.lock();
             let held = inner.held.iter();
-            let held = held.map(|(sample, number)| Sample { value: number.value(), ..sample.clone() });
+            let held =
+                held.map(|(sample, number)| Sample { value: number.value(), ..sample.clone() });
             (Samples(held.collect()), inner.sources.clone())
         };
         // A source may take its own locks, so none is held here.
@@ -217,7 +214,7 @@ fn render_family(out: &mut String, family: &Family, format: Format) {
         Kind::Gauge => "gauge",
     };
     // Writing to a string cannot fail.
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}").unwrap_or_default();
 }
 
 fn render_sample(out: &mut String, sample: &Sample) {
@@ -239,7 +236,7 @@ fn render_sample(out: &mut String, sample: &Sample) {
     if !sample.labels.is_empty() {
         out.push('}');
     }
-    let _ = writeln!(out, " {}", sample.value);
+    writeln!(out, " {}", sample.value).unwrap_or_default();
 }
 
 #[cfg(test)]

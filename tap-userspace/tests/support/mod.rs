@@ -43,6 +43,7 @@ pub fn plain(n: u64) -> Connection {
         protocol: Some(Protocol::Http2),
         client_hello: None,
         tls_established: false,
+        #[allow(clippy::needless_update, reason = "what is known of processes grows")]
         process: Some(Arc::new(Process {
             pid: 4_242,
             executable: "/usr/bin/curl".into(),

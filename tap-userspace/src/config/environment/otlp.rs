@@ -140,10 +140,7 @@ impl Otlp {
 
 /// Both names of a variable: the signal's own, and that for all signals.
 fn names(signal: Signal, what: &str) -> [String; 2] {
-    [
-        format!("OTEL_EXPORTER_OTLP_{}_{what}", signal.name()),
-        format!("OTEL_EXPORTER_OTLP_{what}"),
-    ]
+    [format!("OTEL_EXPORTER_OTLP_{}_{what}", signal.name()), format!("OTEL_EXPORTER_OTLP_{what}")]
 }
 
 /// The signal's own value, else that for all signals. Both are read, so that both are checked.
