@@ -47,13 +47,8 @@ pub enum Event {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 5] = [
-        Self::PayloadShed,
-        Self::NoStorage,
-        Self::NotAdmitted,
-        Self::Malformed,
-        Self::OutOfWindow,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::PayloadShed, Self::NoStorage, Self::NotAdmitted, Self::Malformed, Self::OutOfWindow];
 
     /// Its name in metrics.
     pub const fn name(self) -> &'static str {

@@ -4,9 +4,9 @@
 /// this is not copied but shows in [`crate::record::Data::segment_len`].
 pub const PAYLOAD_MAX: usize = 4096;
 
-/// Smallest payload class. An HTTP request's or response's head mostly fits, and a ring slot of
-/// this size costs a tenth of the largest one.
-pub const PAYLOAD_SMALL: usize = 512;
+/// Smallest payload class. A short request or answer fits, and the ring's memory that it touches
+/// stays in the caches.
+pub const PAYLOAD_SMALL: usize = 256;
 
 /// Default number of bytes at the head of each direction that are captured. A post-quantum
 /// ClientHello is about 2 KiB over two segments (shared with the certificate-bearing answer).

@@ -13,7 +13,8 @@ use crate::limits::{COMM_LEN, FILENAME_MAX};
 pub enum Kind {
     /// [`Open`]: a connection is established (life ring).
     Open = 1,
-    /// [`Owner`]: a process used an accepted socket (life ring).
+    /// [`Owner`]: a process used an accepted socket, and no record that goes on will tell (life
+    /// ring).
     Owner = 2,
     /// [`Data`]: a turn began or a head went on (data ring).
     Data = 3,
@@ -128,8 +129,8 @@ pub mod flags {
     pub const WITNESS: u16 = 1 << 9;
     /// The record was made by walking the socket storage: the connection is still open.
     pub const SNAPSHOT: u16 = 1 << 10;
-    /// The connection is a subflow of MPTCP.
-    pub const MPTCP: u16 = 1 << 11;
+    /// The connection's own SYN was seen, so its initial sequence number is the wire's.
+    pub const SYN_SENT: u16 = 1 << 11;
 }
 
 /// The two ends of a connection as its socket sees them.
@@ -204,12 +205,18 @@ pub struct Owner {
 pub struct Data {
     /// [`flags::TURN`] where a turn begins.
     pub header: Header,
-    /// Where in the direction's stream the payload (or, without one, the turn) begins.
+    /// Where in the direction's stream the payload begins.
     pub offset: u64,
+    /// Bytes of the direction that were in order before this segment: where a turn begins.
+    pub position: u64,
     /// Bytes of payload that the segment held; more than `payload_len` where not all was copied.
     pub segment_len: u32,
     /// Number of the turn in its direction, from 1.
     pub turn: u32,
+    /// Process that owns the socket; 0 while it is not proven.
+    pub tgid: u32,
+    /// Padding.
+    pub pad: u32,
 }
 
 /// A connection ended. Kind [`Kind::Close`].
@@ -240,6 +247,10 @@ pub struct Close {
     pub old_state: u8,
     /// Whether `error` could be read.
     pub error_known: u8,
+    /// Bytes sent (SYN and FIN included) that the peer never acknowledged.
+    pub unacknowledged: u32,
+    /// Padding.
+    pub pad: u32,
 }
 
 /// A process was born, changed its program, or ended. Kinds [`Kind::Exec`], [`Kind::Fork`],

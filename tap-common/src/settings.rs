@@ -10,20 +10,17 @@ use crate::limits;
 pub struct Settings {
     /// Thread group id of the daemon, as the initial pid namespace has it; 0 traces it as well.
     pub self_tgid: u32,
-    /// Local port of the daemon's own server; 0 for none.
-    pub self_port: u32,
     /// Bytes of payload captured at the head of each direction.
     pub head: u32,
     /// Turn records per connection; beyond, turns are counted.
     pub turns: u32,
+    /// 1 where tracing programs cannot use socket storage: then closes are asked of `sock_ops`, and
+    /// cookies stand in for the storage elsewhere.
+    pub by_cookie: u32,
     /// Bytes in the data ring above which payload is left out.
     pub shed_above: u64,
     /// Bytes in a ring at which its reader is woken.
     pub wake_above: u64,
-    /// 1 where tracing programs cannot use socket storage, and cookies stand in for it.
-    pub witness_by_cookie: u32,
-    /// Padding.
-    pub pad: u32,
     /// Where the kernel keeps what no stable interface tells.
     pub offsets: Offsets,
 }
@@ -32,13 +29,11 @@ impl Settings {
     /// What a program has if the daemon sets nothing.
     pub const DEFAULT: Self = Self {
         self_tgid: 0,
-        self_port: 0,
         head: limits::HEAD_DEFAULT,
         turns: limits::TURNS_DEFAULT,
         shed_above: limits::DATA_RING_DEFAULT as u64 / 4 * 3,
         wake_above: limits::WAKE_BYTES,
-        witness_by_cookie: 0,
-        pad: 0,
+        by_cookie: 0,
         offsets: Offsets::UNKNOWN,
     };
 }
@@ -51,14 +46,26 @@ pub struct Offsets {
     pub sk_err: u32,
     /// `struct sock.__sk_common.skc_cookie`.
     pub skc_cookie: u32,
+    /// `struct tcp_sock.bytes_received`.
+    pub tcp_bytes_received: u32,
+    /// `struct tcp_sock.snd_nxt`.
+    pub tcp_snd_nxt: u32,
+    /// `struct tcp_sock.snd_una`.
+    pub tcp_snd_una: u32,
+    /// `struct tcp_sock.srtt_us`.
+    pub tcp_srtt_us: u32,
+    /// `struct tcp_sock.total_retrans`.
+    pub tcp_total_retrans: u32,
     /// `struct task_struct.tgid`.
     pub task_tgid: u32,
+    /// `struct task_struct.pid`.
+    pub task_pid: u32,
     /// `struct task_struct.comm`.
     pub task_comm: u32,
     /// `struct linux_binprm.filename`.
     pub binprm_filename: u32,
-    /// `struct task_struct.pid`.
-    pub task_pid: u32,
+    /// Padding.
+    pub pad: u32,
 }
 
 impl Offsets {
@@ -69,10 +76,16 @@ impl Offsets {
     pub const UNKNOWN: Self = Self {
         sk_err: Self::ABSENT,
         skc_cookie: Self::ABSENT,
+        tcp_bytes_received: Self::ABSENT,
+        tcp_snd_nxt: Self::ABSENT,
+        tcp_snd_una: Self::ABSENT,
+        tcp_srtt_us: Self::ABSENT,
+        tcp_total_retrans: Self::ABSENT,
         task_tgid: Self::ABSENT,
+        task_pid: Self::ABSENT,
         task_comm: Self::ABSENT,
         binprm_filename: Self::ABSENT,
-        task_pid: Self::ABSENT,
+        pad: 0,
     };
 }
 

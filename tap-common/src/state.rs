@@ -34,8 +34,8 @@ pub struct Socket {
     pub cookie: u64,
     /// The two directions.
     pub directions: [Direction; 2],
-    /// Records tried in each lane.
-    pub sent: [u32; LANES],
+    /// Records tried in each lane; 64 bits wide for the one atomic add that every kernel has.
+    pub sent: [u64; LANES],
     /// Which connection of this socket.
     pub generation: u32,
     /// `RECEIVE` or `TRANSMIT`: the direction of the current turn; [`Socket::NO_TURN`] before any.

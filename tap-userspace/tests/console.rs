@@ -59,7 +59,7 @@ async fn lines_are_json_with_the_spans_attributes() {
     let exporter = Exporter::start(printer, queue.clone(), items.clone()).unwrap();
     let mut hostile = plain(1);
     let process = Arc::make_mut(hostile.process.as_mut().unwrap());
-    process.args = vec!["\x1b]0;owned\x07\n{\"name\":\"fake\"}".into()];
+    process.args = ["\x1b]0;owned\x07\n{\"name\":\"fake\"}".into()].into();
     queue.offer(vec![full(), hostile.clone()], 0);
     exporter.shutdown(Instant::now() + Duration::from_secs(5)).await;
     let text = output.text();
@@ -81,7 +81,7 @@ async fn lines_are_json_with_the_spans_attributes() {
     let names: Vec<_> = first["events"].as_array().unwrap().iter().map(|e| &e["name"]).collect();
     assert_eq!(names[..2], ["OpenEvent", "TLSClientHelloEvent"]);
     assert_eq!(first["events"][4]["bytes"], 123_456);
-    assert_eq!(lines[1]["process.command_args"][0], hostile.process.unwrap().args[0]);
+    assert_eq!(lines[1]["process.command_args"][0], *hostile.process.unwrap().args[0]);
     assert_eq!(items.counts().exported, 2);
 }
 

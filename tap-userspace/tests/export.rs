@@ -325,7 +325,7 @@ async fn huge_spans_make_smaller_requests() {
     let mut big = many(20);
     for connection in &mut big {
         let process = Arc::make_mut(connection.process.as_mut().unwrap());
-        process.executable = "x".repeat(1 << 20);
+        process.executable = "x".repeat(1 << 20).into();
     }
     exporters.offer(big);
     let counts = shutdown(exporters).await;

@@ -236,8 +236,8 @@ fn long_values_make_longer_lengths() {
     for len in [100, 127, 128, 200, 16_383, 16_384, 3_000_000] {
         let mut connection = plain(0);
         let process = std::sync::Arc::make_mut(connection.process.as_mut().unwrap());
-        process.executable = "x".repeat(len);
-        process.args = vec!["y".repeat(len), String::new()];
+        process.executable = "x".repeat(len).into();
+        process.args = ["y".repeat(len), String::new()].map(Into::into).into();
         let span = span(&connection, &Limits::default());
         assert_eq!(show(&span.attributes)["process.executable.path"].len(), len + 2);
         assert_eq!(show(&span.attributes)["process.command_args"].len(), len + 8);

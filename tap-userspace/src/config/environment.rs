@@ -9,12 +9,12 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use opentelemetry_sdk::metrics::Temporality;
 
+use self::values::Values;
+pub(crate) use self::values::percent_decode;
 pub use self::{
     otlp::{Compression, Otlp, Protocol, Signal, Tls},
     values::Finding,
 };
-pub(crate) use self::values::percent_decode;
-use self::values::Values;
 use crate::{policy::sample::Sampler, telemetry::limits::Limits};
 
 /// A variable whose value cannot be used at all.
@@ -247,7 +247,8 @@ fn exporters(values: &mut Values, signal: Signal) -> Option<Vec<Exporter>> {
                     Signal::Traces => "otlp, console, none",
                     Signal::Metrics => "otlp, none",
                 };
-                let what = format!("{name:?} is not an exporter of tap's; allowed: {allowed}; ignored");
+                let what =
+                    format!("{name:?} is not an exporter of tap's; allowed: {allowed}; ignored");
                 values.warn(&variable, &list, &what);
                 continue;
             }
@@ -319,7 +320,9 @@ fn metering(values: &mut Values) -> Metering {
     ];
     let variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
     Metering {
-        interval: interval.filter(|interval| !interval.is_zero()).unwrap_or(Duration::from_secs(60)),
+        interval: interval
+            .filter(|interval| !interval.is_zero())
+            .unwrap_or(Duration::from_secs(60)),
         temporality: values.one_of(variable, &allowed).unwrap_or_default(),
     }
 }
@@ -365,7 +368,8 @@ fn sampler(values: &mut Values) -> Sampler {
     let argument = "OTEL_TRACES_SAMPLER_ARG";
     match sampler {
         Sampler::TraceIdRatio(default) => {
-            let what = "not a ratio; allowed: a number from 0 to 1; ignored, so all traces are kept";
+            let what =
+                "not a ratio; allowed: a number from 0 to 1; ignored, so all traces are kept";
             let parse = |text: &str| text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
             Sampler::TraceIdRatio(values.parse(argument, what, parse).unwrap_or(default))
         }

@@ -1,3 +1,4 @@
-//! What tap is told.
+//! Where settings come from: the configuration file and the `OTEL_*` environment.
 
 pub mod environment;
+pub mod file;

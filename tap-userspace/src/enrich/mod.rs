@@ -1,3 +1,5 @@
 //! Who is behind a connection.
 
+pub mod listing;
 pub mod process;
+pub mod sockets;

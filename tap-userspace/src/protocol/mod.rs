@@ -1,7 +1,9 @@
 //! Heads of a connection's directions → what they speak.
 
 pub mod detect;
+pub mod head;
 pub mod tls_hello;
+pub mod watch;
 
 /// A protocol that tap knows by its first bytes (`ProtocolEvent`'s `protocol`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

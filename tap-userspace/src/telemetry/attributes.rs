@@ -119,7 +119,7 @@ fn of_process(connection: &Connection, sink: &mut impl Sink) {
         }
     }
     if !process.args.is_empty() {
-        sink.texts(&key::PROCESS_COMMAND_ARGS, process.args.iter().map(String::as_str));
+        sink.texts(&key::PROCESS_COMMAND_ARGS, process.args.iter().map(AsRef::as_ref));
     }
 }
 

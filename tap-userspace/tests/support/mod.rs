@@ -48,7 +48,7 @@ pub fn plain(n: u64) -> Connection {
             pid: 4_242,
             executable: "/usr/bin/curl".into(),
             name: "curl".into(),
-            args: vec!["curl".into(), "-s".into(), "https://example.org/".into()],
+            args: ["curl", "-s", "https://example.org/"].map(Into::into).into(),
             owner: "root".into(),
             ..Process::default()
         })),

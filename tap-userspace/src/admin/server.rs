@@ -1,0 +1,107 @@
+//! `/livez`, `/readyz`, `/metrics`.
+
+use std::{io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::Address;
+use crate::{connection::clock, export::ItemCounters, observe::Board};
+
+/// The reader makes a round at least every 20 ms; without one for this long it hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
+
+/// What the server shows.
+#[derive(Clone)]
+pub struct Admin {
+    /// Numbers of the kernel line.
+    pub board: Board,
+    /// Numbers of the exporters.
+    pub items: ItemCounters,
+}
+
+/// A bound socket.
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket.
+    Unix(UnixListener),
+}
+
+/// Why the admin address could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot serve health and metrics on {address}: {error}; give another address with --admin, or --admin off"
+)]
+pub struct BindError {
+    address: Address,
+    error: io::Error,
+}
+
+/// Binds the address; `None` where it is off.
+pub async fn bind(address: &Address) -> Result<Option<Listener>, BindError> {
+    let bound = match address {
+        Address::Off => return Ok(None),
+        Address::Tcp(tcp) => TcpListener::bind(tcp).await.map(Listener::Tcp),
+        Address::Unix(path) => bind_unix(path),
+    };
+    bound.map(Some).map_err(|error| BindError { address: address.clone(), error })
+}
+
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    // What a killed tap left is removed; what answers is somebody's.
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    if path.exists() {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(Listener::Unix(listener))
+}
+
+/// Serves until aborted.
+pub async fn serve(listener: Listener, admin: Admin) {
+    let router = Router::new()
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(admin);
+    let served = match listener {
+        Listener::Tcp(listener) => axum::serve(listener, router).await,
+        Listener::Unix(listener) => axum::serve(listener, router).await,
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, "Health and metrics are no longer served.");
+    }
+}
+
+async fn live(State(admin): State<Admin>) -> impl IntoResponse {
+    let round = Duration::from_nanos(admin.board.picture().round_ns);
+    let silent = Duration::from_nanos(clock::monotonic()).saturating_sub(round);
+    if silent < HANGS_AFTER {
+        (StatusCode::OK, "live\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("no round over the rings for {silent:?}\n"))
+    }
+}
+
+async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
+    if admin.board.picture().ready {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not attached yet\n")
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    let text = admin.board.picture().to_prometheus() + &admin.items.to_prometheus();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}

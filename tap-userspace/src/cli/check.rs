@@ -1,0 +1,159 @@
+//! `tap check`: whether this host can run tap. Each line says what was looked at and what it means;
+//! a bad one says what to do. Exit 0, or 1 where something is missing.
+
+use std::{fs, path::Path};
+
+use super::{Failure, Global};
+use crate::{
+    config::{environment::Environment, file::Config},
+    probe::{
+        cgroup, kernel_btf,
+        load::{self, Use},
+        neighbours,
+        plan::Need,
+        support, sys,
+    },
+};
+
+/// Prints the report.
+pub fn check(global: &Global) -> Result<(), Failure> {
+    let mut report = Report::default();
+    report.good("kernel", &support::kernel_release());
+    capabilities(&mut report);
+    btf(&mut report);
+    match cgroup::root() {
+        Ok(root) => report.good("cgroup v2 root", &root.found),
+        Err(error) => report.bad("cgroup v2 root", &error.to_string()),
+    }
+    let config = Config::find(global.config.as_deref());
+    match &config {
+        Ok(_) => report.good("configuration", "valid"),
+        Err(error) => report.bad("configuration", &error.to_string()),
+    }
+    programs(&mut report, &config.unwrap_or_default());
+    if neighbours::another_tap() {
+        report.note("other tap", "one runs on this host; a second gives every span twice");
+    } else {
+        report.good("other tap", "none");
+    }
+    environment(&mut report);
+    report.end()
+}
+
+fn capabilities(report: &mut Report) {
+    let missing = support::missing_capabilities();
+    if missing.is_empty() {
+        sys::unlimit_locked_memory();
+        report.good("capabilities", "all there");
+    }
+    for (name, purpose) in missing {
+        report
+            .bad("capabilities", &format!("{name} is missing, {purpose}: run as root or grant it"));
+    }
+}
+
+fn btf(report: &mut Report) {
+    if Path::new(kernel_btf::VMLINUX).exists() {
+        let offsets = kernel_btf::offsets(&fs::read(kernel_btf::VMLINUX).unwrap_or_default());
+        if offsets == tap_common::settings::Offsets::UNKNOWN {
+            report.note("BTF", "cannot be read: causes of closes are less exact");
+        } else {
+            report.good("BTF", kernel_btf::VMLINUX);
+        }
+    } else {
+        let text = "the kernel has none (CONFIG_DEBUG_INFO_BTF): no second witness of closes, and \
+                    owners of accepted connections only at their close";
+        report.note("BTF", text);
+    }
+}
+
+fn programs(report: &mut Report, config: &Config) {
+    let outcomes = match load::try_all(&config.kernel(0)) {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            report.bad("programs", &error.to_string());
+            return;
+        }
+    };
+    let loads = |name: &str| {
+        outcomes.iter().any(|other| other.row.program == name && other.state == Use::Attached)
+    };
+    for outcome in &outcomes {
+        let row = outcome.row;
+        match (&outcome.state, row.need) {
+            (Use::Attached, Need::InsteadOf(other)) if loads(other) => {
+                report.good(row.program, &format!("loads; not needed, {other} does"));
+            }
+            (Use::Refused(_), Need::InsteadOf(other)) if loads(other) => {
+                report.good(row.program, &format!("not needed, {other} loads"));
+            }
+            (Use::Attached | Use::NotNeeded, _) => {
+                report.good(row.program, &format!("would be used: {}", hook(&row)));
+            }
+            (Use::Refused(why), Need::Required) => {
+                report.bad(row.program, &format!("{}, and {why}", row.without));
+            }
+            (Use::Refused(why), _) => {
+                report.note(row.program, &format!("not used, so {}: {why}", row.without));
+            }
+        }
+    }
+}
+
+fn hook(row: &crate::probe::plan::Row) -> String {
+    use crate::probe::plan::{Hook, Way};
+    match row.hook {
+        Hook::SockOps => "sock_ops of the root cgroup".into(),
+        Hook::Packets(Way::In) => "cgroup_skb/ingress of the root cgroup".into(),
+        Hook::Packets(Way::Out) => "cgroup_skb/egress of the root cgroup".into(),
+        Hook::Connect => "cgroup connect hook of the root cgroup".into(),
+        Hook::Release => "cgroup/sock_release of the root cgroup".into(),
+        Hook::Typed(name) => format!("tp_btf/{name}"),
+        Hook::Raw(name) => format!("raw_tp/{name}"),
+        Hook::Iterator(name) => format!("iter/{name}"),
+    }
+}
+
+fn environment(report: &mut Report) {
+    match Environment::from_process() {
+        Ok(environment) => {
+            for finding in environment.findings() {
+                if finding.is_warning() {
+                    report.bad(&finding.variable, &finding.effect);
+                } else {
+                    report.good(&finding.variable, &finding.effect);
+                }
+            }
+        }
+        Err(error) => report.bad("environment", &error.to_string()),
+    }
+}
+
+/// Lines of the report, as they are found.
+#[derive(Default)]
+struct Report {
+    bad: usize,
+}
+
+impl Report {
+    fn good(&mut self, what: &str, text: &str) {
+        println!("ok    {what:<20} {text}");
+    }
+
+    fn note(&mut self, what: &str, text: &str) {
+        println!("note  {what:<20} {text}");
+    }
+
+    fn bad(&mut self, what: &str, text: &str) {
+        self.bad += 1;
+        println!("FAIL  {what:<20} {text}");
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        match self.bad {
+            0 => Ok(()),
+            1 => Err(Failure::runtime("1 thing is missing (marked FAIL above)")),
+            n => Err(Failure::runtime(format!("{n} things are missing (marked FAIL above)"))),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! `tap run` and `tap record`: from arguments to a running pipeline and back.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use super::{Failure, Global};
+use crate::{
+    admin::{self, server::Admin},
+    config::{environment::Environment, file::Config},
+    connection::{identity::Identities, table},
+    export::Exporters,
+    observe::{Board, Picture},
+    pipeline::{self, Parts, TraceError},
+    probe::{cgroup, load, neighbours, plan::Need, support, sys},
+    source::file::Writer,
+    telemetry::resource::Resource,
+};
+
+/// From the signal to the exit (SPEC §2).
+const LEAVE_WITHIN: Duration = Duration::from_millis(4500);
+
+/// Flags of `tap run`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArguments {
+    /// Take the place of another tap on this host: derive the same span ids as it does.
+    #[arg(long, env = "TAP_TAKEOVER")]
+    pub takeover: bool,
+}
+
+/// Flags of `tap record`.
+#[derive(Clone, Debug, Args)]
+pub struct RecordArguments {
+    /// The file to write; it is replaced, and readable by its owner only.
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub(super) run: RunArguments,
+}
+
+/// Traces until SIGINT or SIGTERM.
+pub fn run(
+    global: &Global,
+    arguments: &RunArguments,
+    record: Option<&Path>,
+) -> Result<(), Failure> {
+    let config = Config::find(global.config.as_deref()).map_err(Failure::usage)?;
+    let environment = Environment::from_process().map_err(Failure::usage)?;
+    environment.warn();
+    can_run()?;
+    let root = cgroup::root().map_err(Failure::host)?;
+    let neighbour = neighbours::another_tap();
+    let runtime = runtime()?;
+    let board = Board::default();
+    // The port is taken before anything is attached: a second tap by mistake ends here.
+    let listener =
+        runtime.block_on(admin::server::bind(&global.admin)).map_err(Failure::runtime)?;
+    let exporters = exporters(&environment, &runtime, record.is_none())?;
+    let recorder = record.map(create).transpose()?;
+
+    let probes = load::load(&root, config.kernel(own_pid(&config))).map_err(Failure::host)?;
+    announce(&probes, &root, neighbour, arguments.takeover);
+    let admin = Admin { board: board.clone(), items: exporters.counters() };
+    let serving = listener.map(|listener| runtime.spawn(admin::server::serve(listener, admin)));
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let sink = exporters.sink();
+    let parts = Parts {
+        probes,
+        settings: settings(&config, &environment),
+        identities: Identities::new(&config.trace, neighbour && !arguments.takeover),
+        sink: Box::new(move |batch| sink.offer(batch)),
+        board,
+        recorder,
+        stop: stop.clone(),
+    };
+    let tracer = spawn("tap-trace", move || pipeline::trace(parts))?;
+    runtime.block_on(until_told_to_stop(&tracer))?;
+    let deadline = Instant::now() + LEAVE_WITHIN;
+    stop.store(true, Relaxed);
+    let traced = tracer.join().map_err(|_| Failure::runtime("the tracing thread panicked"))?;
+    let items = runtime.block_on(exporters.shutdown(deadline));
+    if let Some(serving) = serving {
+        serving.abort();
+    }
+    runtime.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
+    finish(traced, &items)
+}
+
+/// Tells the accounting, and how it went.
+fn finish(traced: Result<Picture, TraceError>, items: &serde_json::Value) -> Result<(), Failure> {
+    let picture = traced.map_err(Failure::runtime)?;
+    let mut accounting = picture.to_json();
+    accounting["items"] = items.clone();
+    eprintln!("{}", json!({ "accounting": accounting }));
+    Ok(())
+}
+
+/// Whether this process may load programs at all.
+fn can_run() -> Result<(), Failure> {
+    let missing = support::missing_capabilities();
+    if missing.is_empty() {
+        // Before 5.11 maps count against the locked memory of the process.
+        sys::unlimit_locked_memory();
+        return Ok(());
+    }
+    let list: Vec<_> = missing.iter().map(|(name, what)| format!("{name} ({what})")).collect();
+    Err(Failure::host(format!(
+        "missing {}: run tap as root, or give it these capabilities",
+        list.join(", ")
+    )))
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("tap-export")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::runtime(format!("no threads to export with: {error}")))
+}
+
+/// The exporters that the environment names; without any, `console` prints to standard output.
+pub(super) fn exporters(
+    environment: &Environment,
+    runtime: &Runtime,
+    console: bool,
+) -> Result<Exporters, Failure> {
+    let resource = Resource::detect(environment);
+    Exporters::start(environment, resource, runtime.handle(), console).map_err(Failure::usage)
+}
+
+fn create(path: &Path) -> Result<Writer, Failure> {
+    Writer::create(path)
+        .map_err(|error| Failure::runtime(format!("cannot write {}: {error}", path.display())))
+}
+
+/// The process whose connections are left out.
+fn own_pid(config: &Config) -> u32 {
+    if config.capture.own { 0 } else { std::process::id() }
+}
+
+pub(super) fn settings(config: &Config, environment: &Environment) -> table::Settings {
+    table::Settings {
+        capacity: config.connection.table_size,
+        max_age_ns: config.connection.max_age.as_nanos() as u64,
+        event_limit: environment.limits().events as usize,
+        head: config.capture.payload.head_bytes as usize,
+        self_tgid: own_pid(config),
+    }
+}
+
+fn announce(probes: &load::Probes, root: &cgroup::Root, neighbour: bool, takeover: bool) {
+    tracing::info!(cgroup = root.found, kernel = support::kernel_release(), "Tracing.");
+    for outcome in &probes.outcomes {
+        if let (load::Use::Refused(why), Need::Optional | Need::InsteadOf(_)) =
+            (&outcome.state, outcome.row.need)
+        {
+            let row = outcome.row;
+            tracing::info!(
+                program = row.program,
+                without = row.without,
+                why,
+                "A program is not in use."
+            );
+        }
+    }
+    if neighbour && takeover {
+        tracing::warn!("Another tap runs on this host; --takeover derives the same span ids.");
+    } else if neighbour {
+        tracing::warn!(
+            "Another tap runs on this host: every connection is traced twice, and this tap's spans \
+             get random ids. Stop one of them, or start this one with --takeover."
+        );
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Failure> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(body)
+        .map_err(|error| Failure::runtime(format!("no thread {name}: {error}")))
+}
+
+/// SIGINT, SIGTERM, or the tracer's own end.
+async fn until_told_to_stop<T>(tracer: &JoinHandle<T>) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let on = |kind| signal(kind).map_err(|error| Failure::runtime(format!("signals: {error}")));
+    let (mut interrupt, mut terminate) =
+        (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    let mut look = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            _ = look.tick() => if tracer.is_finished() { return Ok(()) },
+        }
+    }
+}

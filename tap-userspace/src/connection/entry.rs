@@ -1,0 +1,428 @@
+//! One connection in the table: what its records have told so far, and how it becomes a
+//! [`Connection`].
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
+
+use tap_common::record::{self, Close, Data, LANES, Lane, flags};
+
+use super::{
+    ending::{self, Ending},
+    identity::{Identities, Xid},
+    model::{Connection, Direction, Event, Identity, Quality, Role, What},
+};
+use crate::{
+    enrich::process::Process,
+    protocol::{
+        Protocol,
+        tls_hello::ClientHello,
+        watch::{Found, Watch},
+    },
+};
+
+/// A turn that was recorded.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    time_ns: u64,
+    /// Stream position at which it begins.
+    position: u64,
+    direction: Direction,
+}
+
+/// A connection that is open, or whose last records are awaited.
+#[derive(Debug)]
+pub struct Entry {
+    /// Which connection of its socket.
+    pub generation: u32,
+    /// The connection as the kernel tells it; the tuple is empty until an open or close came.
+    pub connection: record::Connection,
+    /// An open, a close or a socket listing has told the tuple.
+    pub known: bool,
+    /// The kernel has state for it, so that a snapshot must show it.
+    pub in_storage: bool,
+    /// When this segment of it began: the open, or the end of the segment before.
+    pub since_ns: u64,
+    /// Monotonic → wall, chosen when it was first heard of.
+    pub clock_offset: i64,
+    /// `connection.id`.
+    pub id: Xid,
+    /// Ids that were drawn for it; derived ones are made at the end.
+    pub drawn: Identity,
+    /// Owner of the local end.
+    pub process: Option<Arc<Process>>,
+    /// What it speaks.
+    pub watch: Watch,
+    /// Records that came in each lane.
+    pub came: [u32; LANES],
+    /// The close, while records before it are awaited, and when it was read.
+    pub closing: Option<Box<(Close, u64)>>,
+    /// `tap.connection.segment`.
+    pub segment: u32,
+    protocol: Option<Protocol>,
+    hello: Option<Box<ClientHello>>,
+    turns: Vec<Turn>,
+    found: Vec<Event>,
+    /// Totals at the end of the segment before.
+    base: Totals,
+    quality: Quality,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    bytes: [u64; 2],
+    turns: [u32; 2],
+}
+
+/// What the table knows and an entry does not.
+pub struct Terms<'a> {
+    /// Most events of a span.
+    pub event_limit: usize,
+    /// Makes ids.
+    pub identities: &'a Identities,
+    /// Where somebody listened when tap started.
+    pub listeners: &'a HashSet<(IpAddr, u16)>,
+}
+
+impl Entry {
+    /// A connection that was just heard of.
+    pub fn new(generation: u32, now_ns: u64, clock_offset: i64, id: Xid, drawn: Identity) -> Self {
+        Self {
+            generation,
+            connection: EMPTY,
+            known: false,
+            in_storage: true,
+            since_ns: now_ns,
+            clock_offset,
+            id,
+            drawn,
+            process: None,
+            watch: Watch::default(),
+            came: [0; LANES],
+            closing: None,
+            segment: 0,
+            protocol: None,
+            hello: None,
+            turns: Vec::new(),
+            found: Vec::new(),
+            base: Totals::default(),
+            quality: Quality::default(),
+        }
+    }
+
+    /// Counts a record that came.
+    pub const fn count(&mut self, lane: Lane) {
+        self.came[lane as usize] += 1;
+    }
+
+    /// Takes in what an open, a close or a listing says of the connection.
+    pub fn learn(&mut self, connection: &record::Connection) {
+        if !self.known {
+            self.known = true;
+            self.since_ns = connection.opened_ns;
+        }
+        let earlier = self.connection.flags & flags::PREEXISTING;
+        self.connection = *connection;
+        self.connection.flags |= earlier;
+    }
+
+    /// Takes in bytes of one direction, of which `limit` at the head are kept.
+    pub fn data(&mut self, data: &Data, payload: &[u8], limit: usize) {
+        let direction = if data.header.lane == Lane::Receive as u8 {
+            Direction::Receive
+        } else {
+            Direction::Transmit
+        };
+        if data.header.flags & flags::TURN != 0 {
+            let turn = Turn { time_ns: data.header.time_ns, position: data.position, direction };
+            self.turns.push(turn);
+        }
+        if data.header.flags & flags::SHED != 0 {
+            self.quality.add(Quality::LOST_EVENTS);
+        }
+        let finds =
+            self.watch.take(direction.index(), data.offset, payload, data.segment_len, limit);
+        for found in finds {
+            self.found(found, data.header.time_ns);
+        }
+    }
+
+    fn found(&mut self, found: Found, time_ns: u64) {
+        let what = match found {
+            Found::Protocol(protocol) => {
+                self.protocol = Some(protocol);
+                What::Protocol(protocol)
+            }
+            Found::ClientHello => {
+                self.hello = self.watch.take_client_hello();
+                What::ClientHello {
+                    since_open_ns: time_ns.saturating_sub(self.connection.opened_ns),
+                }
+            }
+        };
+        self.found.push(Event { time_ns: self.wall(time_ns), what });
+    }
+
+    /// Whether every record that the close counts has come.
+    pub fn is_complete(&self, close: &Close) -> bool {
+        self.came.iter().zip(close.sent).all(|(came, sent)| *came >= sent)
+    }
+
+    /// The connection at its close.
+    pub fn close(mut self, close: &Close, terms: &Terms<'_>) -> Connection {
+        if !self.is_complete(close) {
+            self.quality.add(Quality::LOST_EVENTS);
+        }
+        let ending = ending::of(close, self.is_unanswered());
+        self.make(close, ending, terms)
+    }
+
+    /// The connection, still open, as a snapshot shows it; the entry goes on as its next segment
+    /// (of which nobody hears if the daemon leaves).
+    pub fn cut(&mut self, snapshot: &Close, terms: &Terms<'_>) -> Connection {
+        let connection = self.make(snapshot, Ending::OPEN, terms);
+        self.segment += 1;
+        self.since_ns = snapshot.header.time_ns;
+        self.base = Totals { bytes: snapshot.bytes, turns: snapshot.turns };
+        self.quality = Quality::default();
+        // A turn that goes on over the border shows in the new segment from its begin.
+        for direction in [Direction::Receive, Direction::Transmit] {
+            let position = snapshot.bytes[direction.index()];
+            self.turns.push(Turn { time_ns: self.since_ns, position, direction });
+        }
+        connection
+    }
+
+    /// What there is of it without any word from the kernel on how it stands.
+    pub fn give_up(&mut self, now_ns: u64, lost: bool, terms: &Terms<'_>) -> Connection {
+        if lost {
+            self.quality.add(Quality::LOST_EVENTS);
+        }
+        let mut bytes = self.base.bytes;
+        for turn in &self.turns {
+            let total = &mut bytes[turn.direction.index()];
+            *total = (*total).max(turn.position);
+        }
+        let mut snapshot = without_word(self.connection, now_ns);
+        snapshot.bytes = bytes;
+        self.cut(&snapshot, terms)
+    }
+
+    /// A request of the client was not answered: the last turn is the client's.
+    fn is_unanswered(&self) -> bool {
+        let request = match self.role_by_flags() {
+            Some(Role::Server) => Direction::Receive,
+            _ => Direction::Transmit,
+        };
+        self.turns.last().is_some_and(|turn| turn.direction == request)
+    }
+
+    fn make(&mut self, close: &Close, ending: Ending, terms: &Terms<'_>) -> Connection {
+        let tuple = self.connection.tuple;
+        let local = (address(tuple.local), tuple.local_port);
+        let peer = (address(tuple.remote), tuple.remote_port);
+        let role = self.role(local, terms);
+        let start_ns = self.wall(self.since_ns);
+        let end_ns = self.wall(close.header.time_ns).max(start_ns);
+        let (events, dropped_events) = self.events(close, ending, start_ns, end_ns, terms);
+        let mut quality = self.quality;
+        self.judge(&mut quality, dropped_events);
+        Connection {
+            id: self.id,
+            cookie: close.header.cookie,
+            identity: self.identity(role, terms),
+            role,
+            state: ending.state,
+            reset_by: ending.reset_by,
+            error_type: ending.error_type,
+            quality,
+            local,
+            peer,
+            start_ns,
+            end_ns,
+            bytes: [0, 1].map(|way| close.bytes[way].saturating_sub(self.base.bytes[way])),
+            segment: self.segment,
+            rtt_us: close.srtt_us,
+            retransmits: close.retransmits,
+            protocol: self.protocol,
+            client_hello: self.hello.clone(),
+            tls_established: self.watch.tls_established(),
+            process: self.process.clone(),
+            events,
+            dropped_events,
+        }
+    }
+
+    fn judge(&self, quality: &mut Quality, dropped_events: u32) {
+        if self.connection.flags & flags::PREEXISTING != 0 {
+            quality.add(Quality::PREEXISTING);
+        }
+        if self.process.is_none() {
+            quality.add(Quality::NO_OWNER);
+        }
+        if dropped_events > 0 {
+            quality.add(Quality::EVENT_LIMIT);
+        }
+        if self.watch.has_gap() {
+            quality.add(Quality::GAP);
+        }
+        if self.watch.is_truncated() {
+            quality.add(Quality::TRUNCATED);
+        }
+    }
+
+    /// The ids: derived where both sequence numbers are the wire's, else those drawn. A later
+    /// segment keeps the trace and has a span id of its own.
+    fn identity(&self, role: Role, terms: &Terms<'_>) -> Identity {
+        let connection = &self.connection;
+        let whole = connection.flags & flags::ESTABLISHED != 0
+            && connection.flags & flags::PREEXISTING == 0;
+        let (client, server) = match role {
+            Role::Client => (connection.local_isn, connection.remote_isn),
+            Role::Server => (connection.remote_isn, connection.local_isn),
+        };
+        let derived = if whole { terms.derive(client, server, role) } else { None };
+        let mut identity = derived.unwrap_or(self.drawn);
+        if self.segment > 0 {
+            let salt = u64::from(self.segment).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let id = u64::from_be_bytes(identity.span_id) ^ salt;
+            identity.span_id = id.max(1).to_be_bytes();
+        }
+        identity
+    }
+
+    fn role_by_flags(&self) -> Option<Role> {
+        match self.connection.flags {
+            set if set & flags::ACTIVE != 0 => Some(Role::Client),
+            set if set & flags::PREEXISTING == 0 => Some(Role::Server),
+            _ => None,
+        }
+    }
+
+    /// Which end this host is. Of a connection older than tap the sockets that listen tell, then
+    /// who spoke first as a client; a port in the ephemeral range is the last resort.
+    fn role(&self, local: (IpAddr, u16), terms: &Terms<'_>) -> Role {
+        if let Some(role) = self.role_by_flags() {
+            return role;
+        }
+        if terms.listens(local.0, local.1) {
+            return Role::Server;
+        }
+        match self.watch.client() {
+            Some(record::TRANSMIT) => Role::Client,
+            Some(_) => Role::Server,
+            None if local.1 >= 32_768 => Role::Client,
+            None => Role::Server,
+        }
+    }
+
+    /// The segment's events in order of time, and how many were left out. The open is there for
+    /// the first segment, the close for all.
+    fn events(
+        &mut self,
+        close: &Close,
+        ending: Ending,
+        start_ns: u64,
+        end_ns: u64,
+        terms: &Terms<'_>,
+    ) -> (Vec<Event>, u32) {
+        let mut events = Vec::with_capacity(self.turns.len() + self.found.len() + 3);
+        if self.segment == 0 {
+            events.push(Event { time_ns: start_ns, what: What::Open });
+        }
+        events.append(&mut self.found);
+        let recorded = self.data_events(close, &mut events);
+        events.sort_by_key(|event| event.time_ns);
+        if ending.error_type.is_some() {
+            events.push(Event { time_ns: end_ns, what: What::Error });
+        }
+        let room = terms.event_limit.saturating_sub(1);
+        let mut dropped = self.turns_not_recorded(close, recorded);
+        if events.len() > room {
+            dropped += (events.len() - room) as u32;
+            events.truncate(room);
+        }
+        events.push(Event { time_ns: end_ns, what: What::Close });
+        (events, dropped)
+    }
+
+    /// One event per turn that has bytes; says how many turns were recorded. A turn of no bytes is
+    /// one that a forged or repeated segment seemed to begin.
+    fn data_events(&mut self, close: &Close, events: &mut Vec<Event>) -> u32 {
+        let turns = std::mem::take(&mut self.turns);
+        let mut ends = [0, 1].map(|way| close.bytes[way].min(close.cut_at[way]));
+        for turn in turns.iter().rev() {
+            let end = &mut ends[turn.direction.index()];
+            let bytes = end.saturating_sub(turn.position);
+            *end = turn.position.min(*end);
+            if bytes > 0 {
+                let what = What::Data { direction: turn.direction, bytes };
+                events.push(Event { time_ns: self.wall(turn.time_ns), what });
+            }
+        }
+        let carried = if self.segment > 0 { 2 } else { 0 };
+        (turns.len() as u32).saturating_sub(carried)
+    }
+
+    /// Turns that the kernel only counted, after the connection had its number of records.
+    fn turns_not_recorded(&self, close: &Close, recorded: u32) -> u32 {
+        if close.cut_at == [u64::MAX; 2] {
+            return 0;
+        }
+        let all = [0, 1].map(|way| close.turns[way].saturating_sub(self.base.turns[way]));
+        (all[0] + all[1]).saturating_sub(recorded)
+    }
+
+    const fn wall(&self, mono_ns: u64) -> u64 {
+        mono_ns.saturating_add_signed(self.clock_offset)
+    }
+}
+
+/// A close record for a connection of which the kernel says nothing.
+pub fn without_word(connection: record::Connection, now_ns: u64) -> Close {
+    Close {
+        header: record::Header {
+            kind: record::Kind::Close as u8,
+            lane: Lane::Life as u8,
+            flags: flags::SNAPSHOT,
+            payload_len: 0,
+            cookie: 0,
+            generation: 0,
+            number: 0,
+            time_ns: now_ns,
+        },
+        connection,
+        bytes: [0; 2],
+        turns: [0; 2],
+        cut_at: [u64::MAX; 2],
+        last_ns: [0; 2],
+        sent: [0; LANES],
+        srtt_us: 0,
+        retransmits: 0,
+        error: 0,
+        old_state: 0,
+        error_known: 0,
+        unacknowledged: 0,
+        pad: 0,
+    }
+}
+
+pub(super) const EMPTY: record::Connection = record::Connection {
+    tuple: record::Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, pad: 0 },
+    opened_ns: 0,
+    established_ns: 0,
+    cgroup: 0,
+    tgid: 0,
+    local_isn: 0,
+    remote_isn: 0,
+    flags: 0,
+    pad: 0,
+};
+
+/// An address of a record: IPv4 out of its mapped form.
+pub fn address(bytes: [u8; 16]) -> IpAddr {
+    let six = Ipv6Addr::from(bytes);
+    six.to_ipv4_mapped().map_or(IpAddr::V6(six), IpAddr::V4)
+}

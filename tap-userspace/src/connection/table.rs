@@ -1,0 +1,501 @@
+//! The table of connections: bounded, one entry per socket that is open. Comes in: records, ticks,
+//! snapshots, socket listings. Goes out: finished connections.
+//!
+//! It reads no clock and asks nobody: the same input gives the same output, which is what makes a
+//! recording replayable.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use hashbrown::HashMap;
+use tap_common::record::{Close, Data, Header, Lane, Open, Owner, flags};
+
+use super::{
+    entry::{Entry, Terms},
+    identity::Identities,
+    model::{Connection, Identity, Role},
+};
+use crate::{enrich::process::Process, source::decode::Record};
+
+/// After a close whose records are not all there, how long to wait for the rest once the data ring
+/// was empty.
+const LINGER_NS: u64 = 50_000_000;
+
+/// What the configuration says of the table.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Most entries.
+    pub capacity: usize,
+    /// After this long a connection's segment is exported and its next begins.
+    pub max_age_ns: u64,
+    /// Most events of a span.
+    pub event_limit: usize,
+    /// Bytes kept at the head of each direction.
+    pub head: usize,
+    /// The process whose connections are not traced: tap itself. 0 for none.
+    pub self_tgid: u32,
+}
+
+/// What the table did that is no connection. All are totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections that went because the table was full.
+    pub evicted: u64,
+    /// Connections of tap itself, seen before their owner was known.
+    pub own: u64,
+    /// Entries that never got an open or close, and so have no ends to name.
+    pub nameless: u64,
+    /// Closes that were lost, and found by a snapshot.
+    pub closes_found: u64,
+}
+
+/// The table.
+pub struct Table {
+    settings: Settings,
+    identities: Identities,
+    entries: HashMap<u64, Entry>,
+    /// (since, cookie, generation) in the order of their ages.
+    ages: VecDeque<(u64, u64, u32)>,
+    /// Closes that wait for records: (cookie, generation).
+    waiting: VecDeque<(u64, u32)>,
+    /// Connections that opened without an owner: (since, cookie).
+    ownerless: VecDeque<(u64, u64)>,
+    /// Connections of tap itself, which no close ends: (since, cookie). They stay until the records
+    /// that were under way have come.
+    own: VecDeque<(u64, u64)>,
+    listeners: HashSet<(IpAddr, u16)>,
+    /// Sockets whose connection ended before the first listing came: it may still show them.
+    ended: Option<HashSet<u64>>,
+    was_listed: bool,
+    now_ns: u64,
+    clock_offset: i64,
+    counts: Counts,
+    finished: Vec<Connection>,
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new(settings: Settings, identities: Identities) -> Self {
+        Self {
+            settings,
+            identities,
+            entries: HashMap::new(),
+            ages: VecDeque::new(),
+            waiting: VecDeque::new(),
+            ownerless: VecDeque::new(),
+            own: VecDeque::new(),
+            listeners: HashSet::new(),
+            ended: Some(HashSet::new()),
+            was_listed: false,
+            now_ns: 0,
+            clock_offset: 0,
+            counts: Counts::default(),
+            finished: Vec::new(),
+        }
+    }
+
+    /// Connections in it.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What it did besides.
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Takes what has finished.
+    pub fn take_finished(&mut self) -> Vec<Connection> {
+        std::mem::take(&mut self.finished)
+    }
+
+    /// Sets the time: monotonic now, and what to add for the wall clock.
+    pub const fn set_clock(&mut self, now_ns: u64, clock_offset: i64) {
+        self.now_ns = now_ns;
+        self.clock_offset = clock_offset;
+    }
+
+    /// Takes in one record; `process` is who the record's process is, where it names one.
+    pub fn record(&mut self, record: &Record<'_>, process: Option<&Arc<Process>>) {
+        match record {
+            Record::Open(open) => self.open(open, process),
+            Record::Owner(owner) => self.owner(owner, process),
+            Record::Data(data, payload) => self.data(data, payload, process),
+            Record::Close(close) => self.close(close, process),
+            Record::Exec(..) | Record::Fork(_) | Record::Exit(_) => {}
+        }
+    }
+
+    fn open(&mut self, open: &Open, process: Option<&Arc<Process>>) {
+        let entry = self.entry(open.header.cookie, open.header.generation);
+        entry.count(Lane::Life);
+        entry.in_storage = true;
+        entry.learn(&open.connection);
+        if let Some(process) = process {
+            entry.process = Some(process.clone());
+        } else if self.ownerless.len() < self.settings.capacity {
+            self.ownerless.push_back((self.now_ns, open.header.cookie));
+        }
+        self.finish_if_complete(open.header.cookie);
+    }
+
+    fn owner(&mut self, owner: &Owner, process: Option<&Arc<Process>>) {
+        let cookie = owner.header.cookie;
+        if owner.tgid != 0 && owner.tgid == self.settings.self_tgid {
+            // The first use of an accepted socket shows that it is tap's own; the kernel side
+            // says no more of it.
+            self.own.push_back((self.now_ns, cookie));
+            return;
+        }
+        let by_cookie = owner.header.generation == u32::MAX;
+        let entry = if by_cookie {
+            let Some(entry) = self.entries.get_mut(&cookie) else { return };
+            entry
+        } else {
+            let entry = self.entry(cookie, owner.header.generation);
+            entry.count(Lane::Life);
+            entry
+        };
+        if entry.process.is_none() {
+            entry.process = process.cloned();
+        }
+        self.finish_if_complete(cookie);
+    }
+
+    fn data(&mut self, data: &Data, payload: &[u8], process: Option<&Arc<Process>>) {
+        let limit = self.settings.head;
+        let entry = self.entry(data.header.cookie, data.header.generation);
+        let receive = data.header.lane == Lane::Receive as u8;
+        entry.count(if receive { Lane::Receive } else { Lane::Transmit });
+        entry.data(data, payload, limit);
+        if entry.process.is_none() {
+            entry.process = process.cloned();
+        }
+        self.finish_if_complete(data.header.cookie);
+    }
+
+    fn close(&mut self, close: &Close, process: Option<&Arc<Process>>) {
+        let mut close = *close;
+        let cookie = close.header.cookie;
+        if close.header.generation == u32::MAX {
+            // The second witness by cookie knows the socket but not its connection.
+            let Some(entry) = self.entries.get(&cookie) else { return };
+            let flags = close.connection.flags | entry.connection.flags;
+            close.header.generation = entry.generation;
+            close.connection = entry.connection;
+            close.connection.flags = flags;
+            close.sent = entry.came;
+            close.bytes = [close.bytes[0], 0];
+        }
+        let generation = close.header.generation;
+        let now = self.now_ns;
+        let entry = self.entry(cookie, generation);
+        if close.header.flags & flags::WITNESS == 0 || close.sent != entry.came {
+            entry.count(Lane::Life);
+        }
+        entry.learn(&close.connection);
+        if entry.process.is_none() {
+            entry.process = process.cloned();
+        }
+        if entry.is_complete(&close) {
+            self.finish(cookie, &close);
+        } else {
+            entry.closing = Some(Box::new((close, now)));
+            self.waiting.push_back((cookie, generation));
+        }
+    }
+
+    /// The entry of a connection, made if there is none. A newer generation of a socket pushes out
+    /// what is left of the one before.
+    fn entry(&mut self, cookie: u64, generation: u32) -> &mut Entry {
+        let known = self.entries.get(&cookie).map(|entry| entry.generation);
+        match known {
+            Some(known) if known == generation => {}
+            Some(_) => {
+                self.push_out(cookie);
+                self.insert(cookie, generation);
+            }
+            None => self.insert(cookie, generation),
+        }
+        self.entries.get_mut(&cookie).expect("the match above put it there")
+    }
+
+    fn insert(&mut self, cookie: u64, generation: u32) {
+        if self.entries.len() >= self.settings.capacity {
+            self.evict();
+        }
+        let wall = self.now_ns.saturating_add_signed(self.clock_offset);
+        let (id, drawn) = self.identities.draw(wall);
+        let entry = Entry::new(generation, self.now_ns, self.clock_offset, id, drawn);
+        self.ages.push_back((self.now_ns, cookie, generation));
+        self.entries.insert(cookie, entry);
+    }
+
+    /// The oldest goes.
+    fn evict(&mut self) {
+        while let Some((_, cookie, generation)) = self.ages.pop_front() {
+            let is = |entry: &Entry| entry.generation == generation;
+            if self.entries.get(&cookie).is_some_and(is) {
+                self.push_out(cookie);
+                self.counts.evicted += 1;
+                return;
+            }
+        }
+    }
+
+    /// Ends an entry without a close, as far as it is known.
+    fn push_out(&mut self, cookie: u64) {
+        let Some(mut entry) = self.entries.remove(&cookie) else { return };
+        if let Some(closing) = entry.closing.take() {
+            self.export_closed(entry, &closing.0);
+        } else if entry.known {
+            let lost = entry.in_storage;
+            let terms = terms(&self.settings, &self.identities, &self.listeners);
+            self.finished.push(entry.give_up(self.now_ns, lost, &terms));
+        } else {
+            self.counts.nameless += 1;
+        }
+    }
+
+    fn finish_if_complete(&mut self, cookie: u64) {
+        let Some(entry) = self.entries.get(&cookie) else { return };
+        let Some(closing) = entry.closing.as_deref() else { return };
+        if entry.is_complete(&closing.0) {
+            let close = closing.0;
+            self.finish(cookie, &close);
+        }
+    }
+
+    fn finish(&mut self, cookie: u64, close: &Close) {
+        if let Some(entry) = self.entries.remove(&cookie) {
+            self.export_closed(entry, close);
+        }
+    }
+
+    fn export_closed(&mut self, entry: Entry, close: &Close) {
+        if let Some(ended) = &mut self.ended {
+            ended.insert(close.header.cookie);
+        }
+        let terms = terms(&self.settings, &self.identities, &self.listeners);
+        self.finished.push(entry.close(close, &terms));
+    }
+
+    /// The end of a round over the rings; `drained` tells that the data ring was empty. Finishes
+    /// closes whose missing records will not come any more.
+    pub fn tick(&mut self, drained: bool) {
+        if self.was_listed {
+            self.ended = None;
+        }
+        while drained && let Some(&(since, cookie)) = self.own.front() {
+            if self.now_ns.saturating_sub(since) < LINGER_NS {
+                break;
+            }
+            self.own.pop_front();
+            self.counts.own += u64::from(self.entries.remove(&cookie).is_some());
+        }
+        while drained && let Some(&(cookie, generation)) = self.waiting.front() {
+            let closing = self
+                .entries
+                .get(&cookie)
+                .filter(|entry| entry.generation == generation)
+                .and_then(|entry| entry.closing.as_deref());
+            if let Some((close, read_ns)) = closing {
+                if self.now_ns.saturating_sub(*read_ns) < LINGER_NS {
+                    break;
+                }
+                let close = *close;
+                self.finish(cookie, &close);
+            }
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Whether some connection is older than a segment may be, so that a snapshot is wanted.
+    pub fn wants_segments(&mut self) -> bool {
+        while let Some(&(since, cookie, generation)) = self.ages.front() {
+            if self.now_ns.saturating_sub(since) < self.settings.max_age_ns {
+                return false;
+            }
+            if self.entries.get(&cookie).is_some_and(|entry| entry.generation == generation) {
+                return true;
+            }
+            self.ages.pop_front();
+        }
+        false
+    }
+
+    /// Takes in a snapshot of all open connections: ends the segments that are due, and finds
+    /// closes that were lost. Says which connections began a new segment, and how many turns each
+    /// had: they may send turn records again.
+    pub fn snapshot(&mut self, snapshot: &[Close]) -> Vec<(Header, u32)> {
+        self.reconcile(snapshot);
+        let mut renewed = Vec::new();
+        let due_before = self.now_ns.saturating_sub(self.settings.max_age_ns);
+        let mut due = HashSet::new();
+        while let Some(&(since, cookie, generation)) = self.ages.front() {
+            if since > due_before {
+                break;
+            }
+            self.ages.pop_front();
+            due.insert((cookie, generation));
+        }
+        for close in snapshot {
+            let key = (close.header.cookie, close.header.generation);
+            if due.remove(&key) && self.cut(close) {
+                renewed.push((close.header, close.turns[0] + close.turns[1]));
+            }
+        }
+        // What the kernel has no state for: idle since before tap.
+        for (cookie, generation) in due {
+            self.cut_without_word(cookie, generation);
+        }
+        renewed
+    }
+
+    fn cut(&mut self, close: &Close) -> bool {
+        let terms = terms(&self.settings, &self.identities, &self.listeners);
+        let Some(entry) = self.entries.get_mut(&close.header.cookie) else { return false };
+        if entry.generation != close.header.generation || entry.closing.is_some() {
+            return false;
+        }
+        entry.learn(&close.connection);
+        self.finished.push(entry.cut(close, &terms));
+        self.ages.push_back((self.now_ns, close.header.cookie, close.header.generation));
+        true
+    }
+
+    fn cut_without_word(&mut self, cookie: u64, generation: u32) {
+        let terms = terms(&self.settings, &self.identities, &self.listeners);
+        let Some(entry) = self.entries.get_mut(&cookie) else { return };
+        if entry.generation != generation || entry.closing.is_some() {
+            return;
+        }
+        if entry.known {
+            let lost = entry.in_storage;
+            self.finished.push(entry.give_up(self.now_ns, lost, &terms));
+            self.ages.push_back((self.now_ns, cookie, generation));
+        } else {
+            self.entries.remove(&cookie);
+            self.counts.nameless += 1;
+        }
+    }
+
+    /// An entry that the kernel must have state for, and has none, is closed: its close was lost.
+    /// The snapshot is as new as the records read so far, so a connection that opened since is
+    /// spared by its age.
+    fn reconcile(&mut self, snapshot: &[Close]) {
+        let open: HashSet<_> =
+            snapshot.iter().map(|close| (close.header.cookie, close.header.generation)).collect();
+        let settled = self.now_ns.saturating_sub(LINGER_NS * 20);
+        let lost: Vec<u64> = self
+            .entries
+            .iter()
+            .filter(|(cookie, entry)| {
+                entry.in_storage
+                    && entry.closing.is_none()
+                    && entry.since_ns < settled
+                    && !open.contains(&(**cookie, entry.generation))
+            })
+            .map(|(cookie, _)| *cookie)
+            .collect();
+        for cookie in lost {
+            self.counts.closes_found += 1;
+            self.push_out(cookie);
+        }
+    }
+
+    /// Takes in a connection from the host's list of sockets: one that is older than tap, or an
+    /// owner for one that has none.
+    pub fn listed(&mut self, listed: &Open, process: Option<Arc<Process>>) {
+        self.was_listed = true;
+        let cookie = listed.header.cookie;
+        let own = listed.connection.tgid != 0 && listed.connection.tgid == self.settings.self_tgid;
+        if let Some(entry) = self.entries.get_mut(&cookie) {
+            if entry.process.is_none() {
+                entry.process = process;
+            }
+        } else if !own && !self.ended.as_ref().is_some_and(|ended| ended.contains(&cookie)) {
+            let entry = self.entry(cookie, listed.header.generation);
+            entry.learn(&listed.connection);
+            entry.in_storage = false;
+            entry.process = process;
+        }
+    }
+
+    /// Whether some connection has been without an owner for a second, and no look at the host's
+    /// sockets was asked for it: MPTCP's subflows are never used by a process themselves. Asks once
+    /// for each.
+    pub fn wants_owners(&mut self) -> bool {
+        const SECOND_NS: u64 = 1_000_000_000;
+        let mut wants = false;
+        while let Some(&(since, cookie)) = self.ownerless.front()
+            && self.now_ns.saturating_sub(since) > SECOND_NS
+        {
+            self.ownerless.pop_front();
+            wants |= self.entries.get(&cookie).is_some_and(|entry| entry.process.is_none());
+        }
+        wants
+    }
+
+    /// An address and port that somebody listens on.
+    pub fn listens(&mut self, address: IpAddr, port: u16) {
+        self.was_listed = true;
+        self.listeners.insert((address, port));
+    }
+
+    /// The end: everything that is open goes out with what the last snapshot says of it.
+    pub fn flush(&mut self, snapshot: &[Close]) {
+        for (_, cookie) in std::mem::take(&mut self.own) {
+            self.counts.own += u64::from(self.entries.remove(&cookie).is_some());
+        }
+        for close in snapshot {
+            let cookie = close.header.cookie;
+            // A connect in progress has sent no record yet: its entry is made here.
+            if self.entry(cookie, close.header.generation).closing.is_none()
+                && let Some(mut entry) = self.entries.remove(&cookie)
+            {
+                entry.learn(&close.connection);
+                let terms = terms(&self.settings, &self.identities, &self.listeners);
+                self.finished.push(entry.cut(close, &terms));
+            }
+        }
+        let rest: Vec<u64> = self.entries.keys().copied().collect();
+        for cookie in rest {
+            self.push_out(cookie);
+        }
+    }
+}
+
+/// The terms on which entries become connections.
+fn terms<'a>(
+    settings: &'a Settings,
+    identities: &'a Identities,
+    listeners: &'a HashSet<(IpAddr, u16)>,
+) -> Terms<'a> {
+    Terms { event_limit: settings.event_limit, identities, listeners }
+}
+
+impl Terms<'_> {
+    /// The ids that both ends derive, where ids are shared.
+    pub fn derive(&self, client_isn: u32, server_isn: u32, role: Role) -> Option<Identity> {
+        self.identities.derive(client_isn, server_isn, role)
+    }
+
+    /// Whether somebody listened on this address and port, or on all addresses, when tap started.
+    pub fn listens(&self, address: IpAddr, port: u16) -> bool {
+        let any = [
+            address,
+            std::net::Ipv4Addr::UNSPECIFIED.into(),
+            std::net::Ipv6Addr::UNSPECIFIED.into(),
+        ];
+        any.iter().any(|address| self.listeners.contains(&(*address, port)))
+    }
+}

@@ -1,0 +1,363 @@
+//! The table against hand-made records: order, loss, generations, segments, bounds.
+
+use tap_common::record::{self, Close, Data, Header, Kind, LANES, Lane, Open, flags};
+
+use super::{
+    entry::{EMPTY, without_word},
+    identity::Identities,
+    model::{Connection, Direction, Quality, Role, State, What},
+    table::{Counts, Settings, Table},
+};
+use crate::{config::file::Config, source::decode::Record};
+
+const MS: u64 = 1_000_000;
+
+/// A table and a clock.
+struct Bench {
+    table: Table,
+    now: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(Settings {
+            capacity: 100,
+            max_age_ns: 60_000 * MS,
+            event_limit: 128,
+            head: 4096,
+            self_tgid: 77,
+        })
+    }
+
+    fn with(settings: Settings) -> Self {
+        let identities = Identities::new(&Config::default().trace, false);
+        let mut bench = Self { table: Table::new(settings, identities), now: 0 };
+        bench.at(1000);
+        bench
+    }
+
+    fn at(&mut self, ms: u64) {
+        self.now = ms * MS;
+        self.table.set_clock(self.now, 1_700_000_000_000 * MS as i64);
+    }
+
+    fn take(&mut self) -> Vec<Connection> {
+        self.table.take_finished()
+    }
+
+    fn one(&mut self) -> Connection {
+        let mut all = self.take();
+        assert_eq!(all.len(), 1, "{all:#?}");
+        all.remove(0)
+    }
+
+    fn header(&self, kind: Kind, lane: Lane, cookie: u64, number: u32) -> Header {
+        Header {
+            kind: kind as u8,
+            lane: lane as u8,
+            flags: 0,
+            payload_len: 0,
+            cookie,
+            generation: 0,
+            number,
+            time_ns: self.now,
+        }
+    }
+
+    fn connection(&self) -> record::Connection {
+        let mut connection = EMPTY;
+        connection.tuple.local[10..].copy_from_slice(&[0xff, 0xff, 127, 0, 0, 1]);
+        connection.tuple.remote[10..].copy_from_slice(&[0xff, 0xff, 127, 0, 0, 2]);
+        connection.tuple.local_port = 40_000;
+        connection.tuple.remote_port = 80;
+        connection.opened_ns = 1000 * MS;
+        connection.established_ns = 1000 * MS;
+        connection.local_isn = 11;
+        connection.remote_isn = 22;
+        connection.flags = flags::ACTIVE | flags::ESTABLISHED;
+        connection
+    }
+
+    fn open(&mut self, cookie: u64) {
+        let header = self.header(Kind::Open, Lane::Life, cookie, 0);
+        let open = Open { header, connection: self.connection() };
+        self.table.record(&Record::Open(open), None);
+    }
+
+    fn turn(&mut self, cookie: u64, lane: Lane, position: u64, payload: &[u8]) {
+        let mut header = self.header(Kind::Data, lane, cookie, 0);
+        header.flags = flags::TURN;
+        let len = payload.len() as u32;
+        let data =
+            Data { header, offset: position, position, segment_len: len, turn: 1, tgid: 0, pad: 0 };
+        self.table.record(&Record::Data(data, payload), None);
+    }
+
+    fn close_record(&self, cookie: u64, bytes: [u64; 2], sent: [u32; LANES]) -> Close {
+        let mut close = without_word(self.connection(), self.now);
+        close.header = self.header(Kind::Close, Lane::Life, cookie, sent[0].wrapping_sub(1));
+        close.bytes = bytes;
+        close.sent = sent;
+        close.old_state = 9;
+        close
+    }
+
+    fn close(&mut self, cookie: u64, bytes: [u64; 2], sent: [u32; LANES]) {
+        let close = self.close_record(cookie, bytes, sent);
+        self.table.record(&Record::Close(close), None);
+    }
+}
+
+fn data(connection: &Connection) -> Vec<(Direction, u64)> {
+    let of = |event: &super::model::Event| match event.what {
+        What::Data { direction, bytes } => Some((direction, bytes)),
+        _ => None,
+    };
+    connection.events.iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_connection_in_order() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.at(1010);
+    bench.turn(1, Lane::Transmit, 0, b"GET / HTTP/1.1\r\n\r\n");
+    bench.at(1310);
+    bench.turn(1, Lane::Receive, 0, b"HTTP/1.1 200 OK\r\n\r\n");
+    bench.at(1400);
+    bench.close(1, [19, 18], [2, 1, 1]);
+    let connection = bench.one();
+    assert_eq!((connection.role, connection.state), (Role::Client, State::Closed));
+    assert_eq!(connection.bytes, [19, 18]);
+    assert_eq!(data(&connection), [(Direction::Transmit, 18), (Direction::Receive, 19)]);
+    assert_eq!(connection.end_ns - connection.start_ns, 400 * MS);
+    assert!(!connection.quality.has(Quality::LOST_EVENTS));
+    assert!(matches!(connection.events.first().unwrap().what, What::Open));
+    assert!(matches!(connection.events.last().unwrap().what, What::Close));
+    assert!(connection.events.is_sorted_by_key(|event| event.time_ns));
+    assert!(bench.table.is_empty());
+}
+
+#[test]
+fn a_close_waits_for_its_data() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.close(1, [5, 0], [2, 1, 0]);
+    bench.table.tick(true);
+    assert!(bench.take().is_empty());
+    bench.turn(1, Lane::Receive, 0, b"hello");
+    let connection = bench.one();
+    assert_eq!(data(&connection), [(Direction::Receive, 5)]);
+    assert!(!connection.quality.has(Quality::LOST_EVENTS));
+}
+
+#[test]
+fn lost_records_mark_the_span_and_it_still_comes() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.close(1, [5, 0], [2, 1, 0]);
+    bench.at(1100);
+    bench.table.tick(false);
+    assert!(bench.take().is_empty(), "the data ring was not empty yet");
+    bench.table.tick(true);
+    let connection = bench.one();
+    assert!(connection.quality.has(Quality::LOST_EVENTS));
+    assert_eq!(connection.bytes, [5, 0]);
+}
+
+#[test]
+fn a_lost_open_is_made_up_for_by_the_close() {
+    let mut bench = Bench::new();
+    bench.turn(1, Lane::Receive, 0, b"hello");
+    bench.close(1, [5, 0], [2, 1, 0]);
+    bench.at(1100);
+    bench.table.tick(true);
+    let connection = bench.one();
+    assert_eq!((connection.peer.1, connection.local.1), (80, 40_000));
+    assert_eq!(data(&connection), [(Direction::Receive, 5)]);
+    assert!(connection.quality.has(Quality::LOST_EVENTS));
+}
+
+#[test]
+fn data_before_its_open_joins_it() {
+    let mut bench = Bench::new();
+    bench.turn(1, Lane::Receive, 0, b"hello");
+    bench.open(1);
+    bench.close(1, [5, 0], [2, 1, 0]);
+    assert!(!bench.one().quality.has(Quality::LOST_EVENTS));
+}
+
+#[test]
+fn a_socket_that_connects_again_is_another_connection() {
+    let mut bench = Bench::new();
+    let mut refused = bench.close_record(1, [0, 0], [1, 0, 0]);
+    refused.connection.flags = flags::ACTIVE | flags::RST_RECEIVED;
+    refused.error = libc::ECONNREFUSED as u16;
+    bench.table.record(&Record::Close(refused), None);
+    let first = bench.one();
+    assert_eq!((first.state, first.error_type), (State::Refused, Some("refused")));
+    let mut again = bench.close_record(1, [0, 0], [1, 0, 0]);
+    again.header.generation = 1;
+    bench.table.record(&Record::Close(again), None);
+    assert_ne!(bench.one().id, first.id);
+}
+
+#[test]
+fn turns_without_bytes_are_no_events() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.turn(1, Lane::Receive, 0, b"forged");
+    bench.turn(1, Lane::Receive, 0, b"hello");
+    bench.close(1, [5, 0], [2, 2, 0]);
+    assert_eq!(data(&bench.one()), [(Direction::Receive, 5)]);
+}
+
+#[test]
+fn turns_beyond_the_records_are_counted() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.turn(1, Lane::Receive, 0, b"a");
+    let mut close = bench.close_record(1, [10, 7], [2, 1, 0]);
+    close.turns = [3, 2];
+    close.cut_at = [4, 0];
+    bench.table.record(&Record::Close(close), None);
+    let connection = bench.one();
+    assert_eq!(data(&connection), [(Direction::Receive, 4)]);
+    assert_eq!((connection.bytes, connection.dropped_events), ([10, 7], 4));
+    assert!(connection.quality.has(Quality::EVENT_LIMIT));
+}
+
+#[test]
+fn the_event_limit_keeps_the_close() {
+    let mut bench = Bench::new();
+    bench.table = Bench::with(Settings {
+        capacity: 10,
+        max_age_ns: u64::MAX,
+        event_limit: 4,
+        head: 0,
+        self_tgid: 0,
+    })
+    .table;
+    bench.at(1000);
+    bench.open(1);
+    for position in 0..6 {
+        bench.turn(1, Lane::Receive, position, b"");
+    }
+    bench.close(1, [6, 0], [2, 6, 0]);
+    let connection = bench.one();
+    assert_eq!((connection.events.len(), connection.dropped_events), (4, 4));
+    assert!(matches!(connection.events[3].what, What::Close));
+}
+
+#[test]
+fn a_long_connection_comes_in_segments_of_one_trace() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.turn(1, Lane::Receive, 0, b"12345");
+    bench.at(61_500);
+    assert!(bench.table.wants_segments());
+    let mut snapshot = bench.close_record(1, [5, 0], [1, 1, 0]);
+    snapshot.turns = [1, 0];
+    let renewed = bench.table.snapshot(&[snapshot]);
+    assert_eq!(renewed.len(), 1);
+    let first = bench.one();
+    assert_eq!((first.state, first.segment, first.bytes), (State::Open, 0, [5, 0]));
+    assert!(!bench.table.wants_segments());
+    bench.at(62_000);
+    bench.turn(1, Lane::Receive, 7, b"89");
+    bench.close(1, [9, 0], [2, 2, 0]);
+    let second = bench.one();
+    assert_eq!((second.state, second.segment, second.bytes), (State::Closed, 1, [4, 0]));
+    // The first turn went on over the border by two bytes.
+    assert_eq!(data(&second), [(Direction::Receive, 2), (Direction::Receive, 2)]);
+    assert_eq!(second.identity.trace_id, first.identity.trace_id);
+    assert_ne!(second.identity.span_id, first.identity.span_id);
+    assert_eq!(second.id, first.id);
+    assert_eq!(second.start_ns, first.end_ns);
+}
+
+#[test]
+fn a_lost_close_is_found_by_a_snapshot() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.open(2);
+    bench.at(5000);
+    let open = bench.close_record(2, [0, 0], [1, 0, 0]);
+    bench.table.snapshot(&[open]);
+    assert!(bench.one().quality.has(Quality::LOST_EVENTS));
+    assert_eq!(bench.table.counts(), Counts { closes_found: 1, ..Counts::default() });
+    assert_eq!(bench.table.len(), 1);
+}
+
+#[test]
+fn what_is_open_at_the_end_goes_out_with_the_snapshot() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    let mut connecting = bench.close_record(9, [0, 0], [0, 0, 0]);
+    connecting.connection.flags = flags::ACTIVE;
+    let open = bench.close_record(1, [30, 40], [1, 0, 0]);
+    bench.table.flush(&[open, connecting]);
+    let all = bench.take();
+    assert_eq!(all.len(), 2);
+    assert!(all.iter().all(|connection| connection.state == State::Open));
+    assert_eq!(all[0].bytes, [30, 40]);
+    assert!(bench.table.is_empty());
+}
+
+#[test]
+fn a_full_table_lets_the_oldest_go() {
+    let mut bench = Bench::new();
+    for cookie in 0..150 {
+        bench.open(cookie);
+    }
+    assert_eq!(bench.table.len(), 100);
+    assert_eq!(bench.table.counts().evicted, 50);
+    let gone: Vec<_> = bench.take().iter().map(|connection| connection.bytes).collect();
+    assert_eq!(gone.len(), 50);
+}
+
+#[test]
+fn taps_own_connections_do_not_come_out() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    let header = bench.header(Kind::Owner, Lane::Life, 1, 1);
+    let owner = record::Owner { header, tgid: 77, tid: 77, comm: [0; 16] };
+    bench.table.record(&Record::Owner(owner), None);
+    bench.turn(1, Lane::Receive, 0, b"GET /metrics");
+    bench.at(2000);
+    bench.table.tick(true);
+    assert!(bench.take().is_empty());
+    assert!(bench.table.is_empty());
+    assert_eq!(bench.table.counts(), Counts { own: 1, ..Counts::default() });
+}
+
+#[test]
+fn roles_of_older_connections_come_from_listeners_then_from_speech() {
+    for (listens, speech, role) in [
+        (true, None, Role::Server),
+        (false, Some(Lane::Transmit), Role::Client),
+        (false, Some(Lane::Receive), Role::Server),
+        (false, None, Role::Client),
+    ] {
+        let mut bench = Bench::new();
+        if listens {
+            bench.table.listens("0.0.0.0".parse().unwrap(), 40_000);
+        }
+        let header = bench.header(Kind::Open, Lane::Life, 1, 0);
+        let mut connection = bench.connection();
+        connection.flags = flags::PREEXISTING | flags::ESTABLISHED;
+        bench.table.listed(&Open { header, connection }, None);
+        if let Some(lane) = speech {
+            bench.turn(1, lane, 0, b"GET / HTTP/1.1\r\n\r\n");
+        }
+        let mut close = bench.close_record(1, [18, 18], [1, 0, 0]);
+        close.connection.flags = connection.flags;
+        bench.table.record(&Record::Close(close), None);
+        bench.at(2000);
+        bench.table.tick(true);
+        let connection = bench.one();
+        assert_eq!(connection.role, role, "{listens} {speech:?}");
+        assert!(connection.quality.has(Quality::PREEXISTING));
+        assert!(connection.identity.peer_span_id.is_none());
+    }
+}

@@ -1,0 +1,12 @@
+//! The kernel programs, from outside: what there is ([`plan`]), loading and attaching it ([`load`]),
+//! where ([`cgroup`]), what the running kernel's structures look like ([`kernel_btf`]), and the
+//! walk over its socket storage ([`snapshot`]).
+
+pub mod cgroup;
+pub mod kernel_btf;
+pub mod load;
+pub mod neighbours;
+pub mod plan;
+pub mod snapshot;
+pub mod support;
+pub mod sys;

@@ -1,0 +1,6 @@
+//! Bytes of the kernel side → records. The rings ([`ring`]) and recordings ([`file`]) are both
+//! sources; [`decode`] is the one door through which their bytes come in.
+
+pub mod decode;
+pub mod file;
+pub mod ring;

@@ -1,0 +1,53 @@
+//! The two rings as a source: waiting and draining, on a thread of its own. Never blocks the
+//! kernel side: what does not fit is dropped and counted there.
+
+use std::{os::fd::AsRawFd as _, time::Duration};
+
+use aya::maps::{MapData, RingBuf};
+
+/// How long the reader sleeps when nobody wakes it: the kernel side wakes it only when much waits.
+pub const POLL: Duration = Duration::from_millis(20);
+
+/// Most records taken from one ring before the other has its turn.
+const BATCH: usize = 65_536;
+
+/// The rings.
+pub struct Rings {
+    life: RingBuf<MapData>,
+    data: RingBuf<MapData>,
+}
+
+impl Rings {
+    /// Takes the rings over.
+    pub const fn new(life: RingBuf<MapData>, data: RingBuf<MapData>) -> Self {
+        Self { life, data }
+    }
+
+    /// Sleeps until a ring is well filled or [`POLL`] has passed.
+    #[expect(unsafe_code, reason = "poll(2) on two descriptors")]
+    pub fn wait(&self) {
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut fds = [entry(self.life.as_raw_fd()), entry(self.data.as_raw_fd())];
+        // SAFETY: the array outlives the call and holds two entries. An interruption is as good
+        // as a wake-up.
+        unsafe { libc::poll(fds.as_mut_ptr(), 2, POLL.as_millis() as libc::c_int) };
+    }
+
+    /// Hands each waiting life record to `each`; says whether the ring is empty now.
+    pub fn drain_life(&mut self, each: impl FnMut(&[u8])) -> bool {
+        drain(&mut self.life, each)
+    }
+
+    /// Hands each waiting data record to `each`; says whether the ring is empty now.
+    pub fn drain_data(&mut self, each: impl FnMut(&[u8])) -> bool {
+        drain(&mut self.data, each)
+    }
+}
+
+fn drain(ring: &mut RingBuf<MapData>, mut each: impl FnMut(&[u8])) -> bool {
+    for _ in 0..BATCH {
+        let Some(record) = ring.next() else { return true };
+        each(&record);
+    }
+    false
+}

@@ -1,0 +1,175 @@
+//! The load: nginx and wrk from Debian, a latency probe at a fixed rate, idle connections.
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+/// Connections of the throughput loads, and their time.
+const CONNECTIONS: &str = "64";
+const SECONDS: &str = "2";
+
+/// Requests a second of the latency load, and how many.
+const RATE: u32 = 2000;
+const REQUESTS: u32 = 6000;
+
+/// p50 and p99 of a load.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    pub p50_us: f64,
+    pub p99_us: f64,
+}
+
+/// One worker that answers with a line.
+pub struct Nginx {
+    child: Child,
+    port: u16,
+    _home: tempfile::TempDir,
+}
+
+impl Nginx {
+    pub fn start() -> Result<Self> {
+        let home = tempfile::tempdir()?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let folder = home.path().display();
+        let config = format!(
+            "worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error;\n\
+             events {{ worker_connections 8192; }}\n\
+             http {{ access_log off; keepalive_requests 1000000000;\n\
+             client_body_temp_path {folder}/a; proxy_temp_path {folder}/b;\n\
+             fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;\n\
+             server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ return 200 'hello\\n'; }} }} }}\n"
+        );
+        let path = home.path().join("nginx.conf");
+        std::fs::write(&path, config)?;
+        let child = Command::new("/usr/sbin/nginx")
+            .arg("-c")
+            .arg(&path)
+            .stderr(Stdio::null())
+            .spawn()
+            .context("nginx does not start: `cargo xtask setup --tests` installs it")?;
+        let until = Instant::now() + Duration::from_secs(5);
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            anyhow::ensure!(Instant::now() < until, "nginx does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self { child, port, _home: home })
+    }
+
+    /// Requests a second over connections that stay.
+    pub fn keep_alive(&self) -> Result<f64> {
+        self.wrk(&[])
+    }
+
+    /// Requests a second, a connection each.
+    pub fn connections(&self) -> Result<f64> {
+        self.wrk(&["-H", "Connection: close"])
+    }
+
+    fn wrk(&self, more: &[&str]) -> Result<f64> {
+        let output = Command::new("wrk")
+            .args(["-t", "1", "-c", CONNECTIONS, "-d", SECONDS])
+            .args(more)
+            .arg(format!("http://127.0.0.1:{}/", self.port))
+            .output()
+            .context("wrk does not start: `cargo xtask setup --tests` installs it")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
+        Ok(line.with_context(|| format!("wrk said: {text}"))?.trim().parse()?)
+    }
+
+    /// Latency at [`RATE`], from the time at which a request was due.
+    pub fn latency(&self) -> Result<Sample> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.set_nodelay(true)?;
+        let mut took = Vec::with_capacity(REQUESTS as usize);
+        let mut answer = [0; 1024];
+        let begin = Instant::now();
+        for number in 0..REQUESTS {
+            let due = begin + Duration::from_secs(1) / RATE * number;
+            if let Some(early) = due.checked_duration_since(Instant::now()) {
+                std::thread::sleep(early.saturating_sub(Duration::from_micros(60)));
+            }
+            while Instant::now() < due {
+                std::hint::spin_loop();
+            }
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")?;
+            let len = stream.read(&mut answer)?;
+            anyhow::ensure!(answer[..len].starts_with(b"HTTP/1.1 200"), "nginx answered otherwise");
+            took.push(due.elapsed());
+        }
+        took.sort();
+        let at = |share: f64| took[(took.len() as f64 * share) as usize].as_secs_f64() * 1e6;
+        Ok(Sample { p50_us: at(0.5), p99_us: at(0.99) })
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // SAFETY: our own child, not waited for yet.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        drop(self.child.wait());
+    }
+}
+
+/// Reads requests with a Content-Length or chunked body and answers each with 200.
+pub fn swallow(mut stream: TcpStream) -> Result<()> {
+    let mut have = Vec::new();
+    let mut part = vec![0; 1 << 16];
+    loop {
+        let Some(head) = have.windows(4).position(|four| four == b"\r\n\r\n") else {
+            match stream.read(&mut part)? {
+                0 => return Ok(()),
+                len => have.extend_from_slice(&part[..len]),
+            }
+            continue;
+        };
+        let text = String::from_utf8_lossy(&have[..head]).to_ascii_lowercase();
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
+        let length: usize = length.map_or(Ok(0), |length| length.trim().parse())?;
+        let whole = head + 4 + length;
+        while have.len() < whole {
+            match stream.read(&mut part)? {
+                0 => return Ok(()),
+                len => have.extend_from_slice(&part[..len]),
+            }
+        }
+        have.drain(..whole);
+        let answer =
+            "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer.as_bytes())?;
+    }
+}
+
+/// GET of a local server.
+pub fn get(port: u16, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: tap\r\nconnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// That many idle connections, over several loopback addresses.
+pub fn idle_pairs(pairs: usize) -> Result<Vec<TcpStream>> {
+    let room = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+    // SAFETY: a whole structure that outlives the call.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const room) };
+    let mut held = Vec::with_capacity(2 * pairs);
+    let mut listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), 0))?;
+    for number in 0..pairs {
+        if number % 10_000 == 0 {
+            let last = 2 + (number / 10_000) as u8;
+            listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), 0))?;
+        }
+        let address: SocketAddr = listener.local_addr()?;
+        held.push(TcpStream::connect(address).with_context(|| format!("connection {number}"))?);
+        held.push(listener.accept()?.0);
+    }
+    Ok(held)
+}

@@ -1,0 +1,12 @@
+//! Tests that start and stop daemons themselves.
+
+mod capture;
+mod collector;
+mod environment;
+mod lifecycle;
+mod neighbours;
+mod older;
+mod overload;
+mod privileges;
+mod recording;
+mod two_taps;

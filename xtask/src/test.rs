@@ -1,0 +1,46 @@
+//! `cargo xtask test`: every test of the workspace against the daemon that users get.
+//!
+//! Tests are built in release: they then share the dependencies of the daemon, which must be built
+//! in release anyway because the end-to-end tests start it.
+
+use std::io::{BufReader, stdout};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::daemon;
+use crate::privilege;
+use crate::report::step;
+use crate::setup::Scope;
+use crate::workspace::{Workspace, cargo};
+
+/// Sets up, builds, tests; the last line is the sum of all test binaries.
+pub fn run(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
+    let daemon = daemon::build_for(workspace, Scope::Test)?;
+    step("test: cargo test --workspace, as root and with the daemon just built");
+    let mut command = Command::new(cargo());
+    command
+        .args(["test", "--release", "--locked", "--workspace", "--no-fail-fast"])
+        .current_dir(&workspace.root)
+        .env("TAP_BIN", &daemon)
+        .stdout(Stdio::piped());
+    if let Some(runner) = privilege::test_runner()? {
+        command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+        command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+    }
+    command.args(filter);
+    let summary = {
+        let mut child = command.spawn().context("cannot start `cargo test`")?;
+        let output = child.stdout.take().context("`cargo test` has no output")?;
+        let summary = crate::summary::Summary::pass_on(BufReader::new(output), stdout().lock())
+            .context("cannot pass on the output of `cargo test`")?;
+        (summary, child.wait().context("cannot wait for `cargo test`")?)
+    };
+    let (summary, status) = summary;
+    step(format_args!("test: done; {}", if status.success() { "all passed" } else { "FAILED" }));
+    println!("\n{}", summary.line(status.success()));
+    if !status.success() {
+        bail!("`cargo test` failed ({status}): see the failures above");
+    }
+    Ok(())
+}
