@@ -28,7 +28,8 @@ fn round_trip(connections: &[Connection], limits: &Limits) -> ExportTraceService
         [("OTEL_SERVICE_NAME", "x".repeat(300)), ("OTEL_RESOURCE_ATTRIBUTES", "a=ü".into())];
     let environment = Environment::read(variables).unwrap();
     let frame = Frame::new(&Resource::detect(&environment));
-    let mut out = frame.begin(0);
+    let mut out = vec![7; 9];
+    frame.begin(&mut out);
     for connection in connections {
         encode(connection, limits, &mut out);
     }
