@@ -8,6 +8,7 @@ mod command;
 mod daemon;
 mod deny;
 mod ebpf;
+mod kernels;
 mod privilege;
 mod readme;
 mod report;
@@ -59,6 +60,14 @@ enum Task {
         /// Only these.
         steps: Vec<check::Step>,
     },
+    /// Boot stock kernels under QEMU and let the daemon trace in each.
+    Kernels(kernels::Arguments),
+    /// The traffic of such a guest; runs inside it.
+    #[command(hide = true)]
+    Traffic {
+        #[command(subcommand)]
+        what: kernels::traffic::Traffic,
+    },
 }
 
 fn main() -> ExitCode {
@@ -72,6 +81,10 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> anyhow::Result<()> {
+    if let Task::Traffic { what } = &task {
+        // There is no workspace in the guest.
+        return kernels::traffic::run(what);
+    }
     let workspace = Workspace::find()?;
     match task {
         Task::Setup { tests } => {
@@ -86,5 +99,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Run { args } => daemon::run(&workspace, &args),
         Task::Test { filter } => test::run(&workspace, filter.as_deref()),
         Task::Check { steps } => check::run(&workspace, &steps),
+        Task::Kernels(arguments) => kernels::run(&workspace, &arguments),
+        Task::Traffic { what } => kernels::traffic::run(&what),
     }
 }

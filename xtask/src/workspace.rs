@@ -82,6 +82,11 @@ impl Workspace {
         self.tools().join("bin").join(name)
     }
 
+    /// What `cargo xtask kernels` fetches and leaves.
+    pub fn kernels(&self) -> PathBuf {
+        self.target.join("kernels")
+    }
+
     /// The daemon.
     pub fn daemon(&self) -> PathBuf {
         self.target.join("release/tap")

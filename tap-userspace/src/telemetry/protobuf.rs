@@ -27,7 +27,7 @@ pub const fn varint_len(value: u64) -> usize {
 #[inline]
 pub fn varint(out: &mut Vec<u8>, mut value: u64) {
     // Most are short.
-    if value < 0x4000 && value >= 0x80 {
+    if (0x80..0x4000).contains(&value) {
         return out.extend_from_slice(&[value as u8 | 0x80, (value >> 7) as u8]);
     }
     while value >= 0x80 {

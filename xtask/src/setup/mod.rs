@@ -31,6 +31,11 @@ pub fn run(workspace: &Workspace, scope: Scope) -> Result<Toolchain> {
     candidates::ensure(workspace)
 }
 
+/// Only the packages of a scope.
+pub fn packages(workspace: &Workspace, scope: Scope) -> Result<()> {
+    apt::ensure(&packages::needed(workspace, scope)?)
+}
+
 /// A toolchain's clippy, installed where that is possible.
 pub fn clippy(toolchain: &Toolchain) -> Result<()> {
     candidates::ensure_clippy(toolchain)

@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use crate::command;
 use crate::workspace::Workspace;
 
-/// How much is to be set up; each includes the ones before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What is to be set up; the others include the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Build and run tap.
     Build,
@@ -109,9 +109,9 @@ const PROGRAMS: &[(&str, &str)] =
 
 /// The rows of a scope.
 pub fn needed(workspace: &Workspace, scope: Scope) -> Result<Vec<Package>> {
-    let rows = PACKAGES.iter().filter(|package| package.scope <= scope).cloned();
-    let mut rows: Vec<Package> = rows.collect();
-    if scope >= Scope::Test {
+    let wanted = |package: &&Package| package.scope == Build || package.scope == scope;
+    let mut rows: Vec<Package> = PACKAGES.iter().filter(wanted).cloned().collect();
+    if scope == Scope::Test {
         let path = workspace.root.join("tests/packages.txt");
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
