@@ -20,7 +20,7 @@ const _: () = {
     assert!(offset_of!(record::Connection, tgid) == 64);
     assert!(offset_of!(record::Close, bytes) == 112);
     assert!(offset_of!(record::Close, srtt_us) == 180);
-    assert!(size_of::<settings::Settings>() == 80);
+    assert!(size_of::<settings::Settings>() == 88);
     assert!(size_of::<settings::Admission>() == 8);
     assert!(size_of::<settings::Prefix>() == 20);
     assert!(size_of::<settings::Verdict>() == 8);

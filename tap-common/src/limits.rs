@@ -35,6 +35,9 @@ pub const WINDOW_MAX: u32 = 1 << 30;
 /// Bytes of a file name kept at exec.
 pub const FILENAME_MAX: usize = 256;
 
+/// Bytes of a program's arguments kept at exec.
+pub const ARGS_MAX: usize = 768;
+
 /// Length of a task's `comm`, with its NUL (`TASK_COMM_LEN`, include/linux/sched.h).
 pub const COMM_LEN: usize = 16;
 

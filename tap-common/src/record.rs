@@ -5,7 +5,7 @@
 //! Addresses are in network byte order (an IPv4 address is IPv4-mapped), ports and everything
 //! else in host byte order. Times are `bpf_ktime_get_ns`: `CLOCK_MONOTONIC` nanoseconds.
 
-use crate::limits::{COMM_LEN, FILENAME_MAX};
+use crate::limits::COMM_LEN;
 
 /// What a record is. The discriminants are the wire values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -254,7 +254,7 @@ pub struct Close {
 }
 
 /// A process was born, changed its program, or ended. Kinds [`Kind::Exec`], [`Kind::Fork`],
-/// [`Kind::Exit`]; at exec the file name follows as payload.
+/// [`Kind::Exit`]; at exec the file name and the arguments, each with its NUL, follow as payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Process {
@@ -267,6 +267,3 @@ pub struct Process {
     /// Its name.
     pub comm: [u8; COMM_LEN],
 }
-
-/// Most bytes a file name takes behind a [`Process`] record.
-pub const FILENAME: usize = FILENAME_MAX;

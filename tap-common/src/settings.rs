@@ -64,8 +64,12 @@ pub struct Offsets {
     pub task_comm: u32,
     /// `struct linux_binprm.filename`.
     pub binprm_filename: u32,
-    /// Padding.
-    pub pad: u32,
+    /// `struct task_struct.mm`.
+    pub task_mm: u32,
+    /// `struct mm_struct.arg_start`.
+    pub mm_arg_start: u32,
+    /// `struct mm_struct.arg_end`.
+    pub mm_arg_end: u32,
 }
 
 impl Offsets {
@@ -85,7 +89,9 @@ impl Offsets {
         task_pid: Self::ABSENT,
         task_comm: Self::ABSENT,
         binprm_filename: Self::ABSENT,
-        pad: 0,
+        task_mm: Self::ABSENT,
+        mm_arg_start: Self::ABSENT,
+        mm_arg_end: Self::ABSENT,
     };
 }
 

@@ -11,46 +11,69 @@ use core::ffi::c_void;
 use aya_ebpf::{
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid,
-        generated::{bpf_ktime_get_ns, bpf_probe_read_kernel_str},
+        generated::{bpf_ktime_get_ns, bpf_probe_read_kernel_str, bpf_probe_read_user},
     },
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
 use tap_common::{
-    limits::{COMM_LEN, FILENAME_MAX},
+    limits::{ARGS_MAX, COMM_LEN, FILENAME_MAX},
     record::{Header, Kind, Lane, Process},
 };
 
 use crate::{read, ring::Ring, state::setting};
 
-/// A process record with room for a file name.
+/// A process record with room for a file name and, right behind it wherever it ends, arguments:
+/// the room is twice what is written, as the verifier checks place and length apart.
 #[repr(C)]
 struct Named {
     process: Process,
-    filename: [u8; FILENAME_MAX],
+    text: [u8; FILENAME_MAX + ARGS_MAX],
 }
 
 /// The current process runs another program now.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 fn tap_exec(ctx: RawTracePointContext) -> i32 {
+    let task: *const c_void = ctx.arg(0);
     let bprm: *const c_void = ctx.arg(2);
     let filename: Option<*const c_void> = read::field(bprm, setting!(offsets.binprm_filename));
+    let arguments = arguments(task).unwrap_or((0, 0));
     let process = current(Kind::Exec);
     let ring = Ring::life();
     let Some(mut slot) = ring.reserve::<Named>(Kind::Exec) else { return 0 };
     let to = slot.as_mut_ptr();
-    // SAFETY: the slot is a whole `Named`; the helper writes at most FILENAME_MAX bytes.
+    // SAFETY: the slot is a whole `Named`; the file name takes at most FILENAME_MAX bytes of the
+    // text, the arguments behind it at most ARGS_MAX.
     unsafe {
         (&raw mut (*to).process).write(process);
-        let room = (&raw mut (*to).filename).cast();
+        let room = (&raw mut (*to).text).cast::<u8>();
         let from = filename.unwrap_or(core::ptr::null());
-        let len = bpf_probe_read_kernel_str(room, FILENAME_MAX as u32, from);
         // The length counts the NUL; a failure is negative.
-        let len = if len > 0 { len as u32 - 1 } else { 0 };
-        (&raw mut (*to).process.header.payload_len).write(len);
+        let len = bpf_probe_read_kernel_str(room.cast(), FILENAME_MAX as u32, from);
+        let mut len = if len > 0 && len <= FILENAME_MAX as i64 { len as u64 } else { 0 };
+        if len == 0 {
+            room.write(0);
+            len = 1;
+        }
+        let (start, wanted) = arguments;
+        let wanted = if wanted > ARGS_MAX as u64 { ARGS_MAX as u64 } else { wanted };
+        let place = room.add(len as usize).cast();
+        // The pages were just written, so they are there; if not, there are no arguments.
+        let failed = bpf_probe_read_user(place, wanted as u32, start as *const c_void);
+        let whole = if failed == 0 { len + wanted } else { len };
+        (&raw mut (*to).process.header.payload_len).write(whole as u32);
     }
     ring.submit(slot);
     0
+}
+
+/// Where the new program's arguments stand in its memory, and how long they are.
+#[inline(always)]
+fn arguments(task: *const c_void) -> Option<(u64, u64)> {
+    let mm: *const c_void = read::field(task, setting!(offsets.task_mm))?;
+    let start: u64 = read::field(mm, setting!(offsets.mm_arg_start))?;
+    let end: u64 = read::field(mm, setting!(offsets.mm_arg_end))?;
+    Some((start, end.wrapping_sub(start)))
 }
 
 /// The current process forks.

@@ -285,9 +285,9 @@ fn take(
     picture.records[record.kind() as usize - 1].delivered += 1;
     let tgid = named(&record);
     let process = match &record {
-        Record::Exec(process, filename) => {
-            let filename = String::from_utf8_lossy(filename);
-            processes.exec(process.tgid, comm(&process.comm), &filename);
+        Record::Exec(process, text) => {
+            let (filename, arguments) = split(text);
+            processes.exec(process.tgid, comm(&process.comm), filename, arguments);
             return;
         }
         Record::Fork(process) => {
@@ -331,6 +331,13 @@ pub fn closes(snapshot: &[u8]) -> Vec<Close> {
             _ => None,
         })
         .collect()
+}
+
+/// File name and arguments of an exec record.
+fn split(text: &[u8]) -> (&str, &[u8]) {
+    let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+    let filename = std::str::from_utf8(&text[..end]).unwrap_or("");
+    (filename, text.get(end + 1..).unwrap_or_default())
 }
 
 /// A kernel `comm` as text, up to its NUL.

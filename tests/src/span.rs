@@ -1,5 +1,7 @@
 //! A span as a test looks at it, whatever protocol brought it.
 
+mod show;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -7,7 +9,7 @@ use std::{
 };
 
 /// Value of an attribute.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Value {
     /// A string.
     Str(String),
@@ -28,7 +30,7 @@ pub enum Value {
 }
 
 /// Attributes by name.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Attributes(pub BTreeMap<String, Value>);
 
 impl Attributes {
@@ -127,7 +129,7 @@ impl Status {
 }
 
 /// A span that arrived.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Span {
     /// 32 hex digits.
     pub trace_id: String,

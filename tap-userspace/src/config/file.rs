@@ -209,8 +209,8 @@ pub enum ConfigError {
         /// Why.
         error: io::Error,
     },
-    /// It is wrong; the message has line and column.
-    #[error("{path}: {error}", path = .path.display())]
+    /// It is wrong.
+    #[error("{path}:{place}{error}", path = .path.display(), place = place(.error))]
     Wrong {
         /// The file.
         path: PathBuf,
@@ -229,6 +229,11 @@ pub enum ConfigError {
         /// Ports named.
         count: usize,
     },
+}
+
+/// Line and column of a mistake, where the parser knows them.
+fn place(error: &serde_yaml::Error) -> String {
+    error.location().map_or_else(|| " ".into(), |at| format!("{}:{}: ", at.line(), at.column()))
 }
 
 impl Config {
@@ -306,7 +311,8 @@ impl Config {
     }
 
     /// Prefixes, each with what it and every prefix around it says: the kernel side finds the
-    /// longest only.
+    /// longest only. A short IPv6 prefix (`::/0`) is none around IPv4, though IPv4 is IPv4-mapped
+    /// there: an entry that says nothing keeps it off.
     fn prefixes(&self) -> Vec<(Prefix, u8)> {
         let cidrs: Vec<(Prefix, u8)> = self
             .rules()
@@ -316,12 +322,25 @@ impl Config {
             })
             .collect();
         let around = |inner: &Prefix| {
-            let says = cidrs.iter().filter(|(outer, _)| contains(outer, inner));
+            let says = cidrs.iter().filter(|(outer, _)| {
+                contains(outer, inner) && contains(&IPV4, outer) == contains(&IPV4, inner)
+            });
             says.fold(0, |all, (_, says)| all | says)
         };
-        cidrs.iter().map(|(prefix, _)| (*prefix, around(prefix))).collect()
+        let hidden = cidrs.iter().any(|(outer, _)| outer.len < IPV4.len && contains(outer, &IPV4));
+        let shield = (hidden && !cidrs.iter().any(|(prefix, _)| *prefix == IPV4)).then_some(IPV4);
+        cidrs
+            .iter()
+            .map(|(prefix, _)| *prefix)
+            .chain(shield)
+            .map(|prefix| (prefix, around(&prefix)))
+            .collect()
     }
 }
+
+/// All of IPv4, IPv4-mapped.
+const IPV4: Prefix =
+    Prefix { len: 96, address: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0] };
 
 fn contains(outer: &Prefix, inner: &Prefix) -> bool {
     let bits = u128::from_be_bytes(outer.address) ^ u128::from_be_bytes(inner.address);
@@ -483,6 +502,20 @@ mod tests {
         assert_eq!(prefixes, [(104, 0, inc), (112, 1, inc | exc)]);
         assert_eq!((wanted.admission.ingress, wanted.admission.egress), (0, 1));
         assert_eq!((wanted.admission.default_deny, wanted.settings.self_tgid), (1, 7));
+    }
+
+    #[test]
+    fn an_ipv6_network_is_around_no_ipv4_network() {
+        let text = "capture: { exclude: [ { cidr: '::/0' }, { cidr: 10.0.0.0/8 } ] }";
+        let shown = |text: &str| -> Vec<(u32, u8)> {
+            let prefixes = Config::parse(text).unwrap().kernel(0).prefixes;
+            prefixes.iter().map(|(prefix, says)| (prefix.len, *says)).collect()
+        };
+        let (inc, exc) = (RULE_INCLUDE, RULE_EXCLUDE);
+        assert_eq!(shown(text), [(0, exc), (104, exc), (96, 0)]);
+        let both = "capture: { exclude: [ { cidr: '::/0' } ], include: [ { cidr: 0.0.0.0/0 } ] }";
+        assert_eq!(shown(both), [(96, inc), (0, exc)]);
+        assert_eq!(shown("capture: { exclude: [ { cidr: 'fd00::/8' } ] }"), [(8, exc)]);
     }
 
     #[test]

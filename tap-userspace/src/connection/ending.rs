@@ -44,8 +44,8 @@ fn of_connect(close: &Close) -> State {
     match i32::from(close.error) {
         libc::ECONNREFUSED | libc::ECONNRESET => State::Refused,
         libc::ETIMEDOUT => State::TimedOut,
+        0 if close.error_known == 0 && has(close, flags::RST_RECEIVED) => State::Refused,
         // The program closed the socket, or somebody destroyed it (`ss -K`).
-        0 | libc::ECONNABORTED if has(close, flags::RST_RECEIVED) => State::Refused,
         0 | libc::ECONNABORTED => State::Aborted,
         // What ICMP errors become (net/ipv4/icmp.c, icmp_err_convert).
         _ => State::Unreachable,
@@ -59,8 +59,11 @@ fn of_established(close: &Close) -> (State, Option<ResetBy>) {
         libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN | libc::EHOSTDOWN => {
             (State::Unreachable, None)
         }
-        0 if has(close, flags::RST_RECEIVED) => (State::Reset, Some(ResetBy::Peer)),
-        0 if has(close, flags::RST_SENT) || is_abort(close) => (State::Reset, Some(ResetBy::Local)),
+        // An RST on the wire may be forged; the kernel's word goes before it.
+        0 if close.error_known == 0 && has(close, flags::RST_RECEIVED) => {
+            (State::Reset, Some(ResetBy::Peer))
+        }
+        0 if is_abort(close) => (State::Reset, Some(ResetBy::Local)),
         0 => (State::Closed, None),
         _ => (State::Reset, Some(by_rst)),
     }

@@ -18,7 +18,6 @@ use crate::{
     enrich::process::Process,
     protocol::{
         Protocol,
-        tls_hello::ClientHello,
         watch::{Found, Watch},
     },
 };
@@ -35,8 +34,6 @@ struct Turn {
 /// A connection that is open, or whose last records are awaited.
 #[derive(Debug)]
 pub struct Entry {
-    /// Which connection of its socket.
-    pub generation: u32,
     /// The connection as the kernel tells it; the tuple is empty until an open or close came.
     pub connection: record::Connection,
     /// An open, a close or a socket listing has told the tuple.
@@ -62,7 +59,6 @@ pub struct Entry {
     /// `tap.connection.segment`.
     pub segment: u32,
     protocol: Option<Protocol>,
-    hello: Option<Box<ClientHello>>,
     turns: Vec<Turn>,
     found: Vec<Event>,
     /// Totals at the end of the segment before.
@@ -88,9 +84,8 @@ pub struct Terms<'a> {
 
 impl Entry {
     /// A connection that was just heard of.
-    pub fn new(generation: u32, now_ns: u64, clock_offset: i64, id: Xid, drawn: Identity) -> Self {
+    pub fn new(now_ns: u64, clock_offset: i64, id: Xid, drawn: Identity) -> Self {
         Self {
-            generation,
             connection: EMPTY,
             known: false,
             in_storage: true,
@@ -104,7 +99,6 @@ impl Entry {
             closing: None,
             segment: 0,
             protocol: None,
-            hello: None,
             turns: Vec::new(),
             found: Vec::new(),
             base: Totals::default(),
@@ -155,14 +149,27 @@ impl Entry {
                 self.protocol = Some(protocol);
                 What::Protocol(protocol)
             }
-            Found::ClientHello => {
-                self.hello = self.watch.take_client_hello();
-                What::ClientHello {
-                    since_open_ns: time_ns.saturating_sub(self.connection.opened_ns),
-                }
-            }
+            Found::ClientHello => What::ClientHello {
+                since_open_ns: time_ns.saturating_sub(self.connection.opened_ns),
+            },
         };
         self.found.push(Event { time_ns: self.wall(time_ns), what });
+    }
+
+    /// Fills in a close that knows only its socket.
+    pub fn complete(&self, close: &mut Close) {
+        let flags = close.connection.flags | self.connection.flags;
+        close.connection = self.connection;
+        close.connection.flags = flags;
+        close.sent = self.came;
+        // `bytes_received` counts the peer's FIN; without the state there is no telling.
+        close.bytes = [close.bytes[0], self.sent_so_far()];
+    }
+
+    /// Where the last turn that was sent began: what is known to have been sent.
+    fn sent_so_far(&self) -> u64 {
+        let sent = self.turns.iter().filter(|turn| turn.direction == Direction::Transmit);
+        sent.map(|turn| turn.position).max().unwrap_or(self.base.bytes[record::TRANSMIT])
     }
 
     /// Whether every record that the close counts has come.
@@ -196,7 +203,13 @@ impl Entry {
     }
 
     /// What there is of it without any word from the kernel on how it stands.
-    pub fn give_up(&mut self, now_ns: u64, lost: bool, terms: &Terms<'_>) -> Connection {
+    pub fn give_up(
+        &mut self,
+        cookie: u64,
+        now_ns: u64,
+        lost: bool,
+        terms: &Terms<'_>,
+    ) -> Connection {
         if lost {
             self.quality.add(Quality::LOST_EVENTS);
         }
@@ -206,6 +219,7 @@ impl Entry {
             *total = (*total).max(turn.position);
         }
         let mut snapshot = without_word(self.connection, now_ns);
+        snapshot.header.cookie = cookie;
         snapshot.bytes = bytes;
         self.cut(&snapshot, terms)
     }
@@ -223,7 +237,7 @@ impl Entry {
         let tuple = self.connection.tuple;
         let local = (address(tuple.local), tuple.local_port);
         let peer = (address(tuple.remote), tuple.remote_port);
-        let role = self.role(local, terms);
+        let role = self.role(local, peer, terms);
         let start_ns = self.wall(self.since_ns);
         let end_ns = self.wall(close.header.time_ns).max(start_ns);
         let (events, dropped_events) = self.events(close, ending, start_ns, end_ns, terms);
@@ -247,7 +261,9 @@ impl Entry {
             rtt_us: close.srtt_us,
             retransmits: close.retransmits,
             protocol: self.protocol,
-            client_hello: self.hello.clone(),
+            protocol_version: self.watch.version(),
+            client_hello: self.watch.client_hello(),
+            server_hello: self.watch.server_hello(),
             tls_established: self.watch.tls_established(),
             process: self.process.clone(),
             events,
@@ -302,8 +318,8 @@ impl Entry {
     }
 
     /// Which end this host is. Of a connection older than tap the sockets that listen tell, then
-    /// who spoke first as a client; a port in the ephemeral range is the last resort.
-    fn role(&self, local: (IpAddr, u16), terms: &Terms<'_>) -> Role {
+    /// who spoke first as a client; that servers have the lower port is the last resort.
+    fn role(&self, local: (IpAddr, u16), peer: (IpAddr, u16), terms: &Terms<'_>) -> Role {
         if let Some(role) = self.role_by_flags() {
             return role;
         }
@@ -313,7 +329,8 @@ impl Entry {
         match self.watch.client() {
             Some(record::TRANSMIT) => Role::Client,
             Some(_) => Role::Server,
-            None if local.1 >= 32_768 => Role::Client,
+            None if terms.listens(peer.0, peer.1) => Role::Client,
+            None if local.1 > peer.1 => Role::Client,
             None => Role::Server,
         }
     }
@@ -334,6 +351,10 @@ impl Entry {
         }
         events.append(&mut self.found);
         let recorded = self.data_events(close, &mut events);
+        for event in &mut events {
+            // What came with the handshake's last segment was seen before the socket was there.
+            event.time_ns = event.time_ns.clamp(start_ns, end_ns);
+        }
         events.sort_by_key(|event| event.time_ns);
         if ending.error_type.is_some() {
             events.push(Event { time_ns: end_ns, what: What::Error });

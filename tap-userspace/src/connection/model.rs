@@ -3,7 +3,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::{enrich::process::Process, protocol::tls_hello::ClientHello};
+use crate::{
+    enrich::process::Process,
+    protocol::tls_hello::{ClientHello, ServerHello},
+};
 
 /// Which end of the connection this host is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,8 +212,12 @@ pub struct Connection {
     pub retransmits: u32,
     /// Innermost protocol known.
     pub protocol: Option<crate::protocol::Protocol>,
+    /// Its version, where the bytes told (`1.1`).
+    pub protocol_version: Option<&'static str>,
     /// What the TLS ClientHello said.
     pub client_hello: Option<Box<ClientHello>>,
+    /// What the TLS ServerHello said.
+    pub server_hello: Option<ServerHello>,
     /// Whether the TLS handshake came as far as encrypted data of both ends.
     pub tls_established: bool,
     /// Owner of the local end.

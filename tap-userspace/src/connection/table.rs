@@ -11,7 +11,7 @@ use std::{
 };
 
 use hashbrown::HashMap;
-use tap_common::record::{Close, Data, Header, Lane, Open, Owner, flags};
+use tap_common::record::{Close, Data, Header, Lane, Open, Owner};
 
 use super::{
     entry::{Entry, Terms},
@@ -52,20 +52,25 @@ pub struct Counts {
     pub closes_found: u64,
 }
 
+/// Socket cookie and generation.
+type Key = (u64, u32);
+
 /// The table.
 pub struct Table {
     settings: Settings,
     identities: Identities,
-    entries: HashMap<u64, Entry>,
-    /// (since, cookie, generation) in the order of their ages.
-    ages: VecDeque<(u64, u64, u32)>,
-    /// Closes that wait for records: (cookie, generation).
-    waiting: VecDeque<(u64, u32)>,
-    /// Connections that opened without an owner: (since, cookie).
-    ownerless: VecDeque<(u64, u64)>,
-    /// Connections of tap itself, which no close ends: (since, cookie). They stay until the records
-    /// that were under way have come.
-    own: VecDeque<(u64, u64)>,
+    /// One entry per connection; a socket that connects again has two while the records of the
+    /// first are still under way.
+    entries: HashMap<Key, Entry>,
+    /// Since when, in the order of their ages.
+    ages: VecDeque<(u64, Key)>,
+    /// Closes that wait for records.
+    waiting: VecDeque<Key>,
+    /// Connections that opened without an owner, and when.
+    ownerless: VecDeque<(u64, Key)>,
+    /// Connections of tap itself, which no close ends, and since when that is known. They stay until
+    /// the records that were under way have come.
+    own: VecDeque<(u64, Key)>,
     listeners: HashSet<(IpAddr, u16)>,
     /// Sockets whose connection ended before the first listing came: it may still show them.
     ended: Option<HashSet<u64>>,
@@ -135,116 +140,110 @@ impl Table {
     }
 
     fn open(&mut self, open: &Open, process: Option<&Arc<Process>>) {
-        let entry = self.entry(open.header.cookie, open.header.generation);
+        let key = key(&open.header);
+        let entry = self.entry(key);
         entry.count(Lane::Life);
         entry.in_storage = true;
         entry.learn(&open.connection);
         if let Some(process) = process {
             entry.process = Some(process.clone());
         } else if self.ownerless.len() < self.settings.capacity {
-            self.ownerless.push_back((self.now_ns, open.header.cookie));
+            self.ownerless.push_back((self.now_ns, key));
         }
-        self.finish_if_complete(open.header.cookie);
+        self.finish_if_complete(key);
     }
 
     fn owner(&mut self, owner: &Owner, process: Option<&Arc<Process>>) {
-        let cookie = owner.header.cookie;
+        let Some(key) = self.newest(&owner.header) else { return };
         if owner.tgid != 0 && owner.tgid == self.settings.self_tgid {
             // The first use of an accepted socket shows that it is tap's own; the kernel side
             // says no more of it.
-            self.own.push_back((self.now_ns, cookie));
+            self.own.push_back((self.now_ns, key));
             return;
         }
-        let by_cookie = owner.header.generation == u32::MAX;
-        let entry = if by_cookie {
-            let Some(entry) = self.entries.get_mut(&cookie) else { return };
-            entry
-        } else {
-            let entry = self.entry(cookie, owner.header.generation);
+        let entry = self.entry(key);
+        if owner.header.generation == key.1 {
             entry.count(Lane::Life);
-            entry
-        };
+        }
         if entry.process.is_none() {
             entry.process = process.cloned();
         }
-        self.finish_if_complete(cookie);
+        self.finish_if_complete(key);
     }
 
     fn data(&mut self, data: &Data, payload: &[u8], process: Option<&Arc<Process>>) {
+        let key = key(&data.header);
         let limit = self.settings.head;
-        let entry = self.entry(data.header.cookie, data.header.generation);
+        let entry = self.entry(key);
         let receive = data.header.lane == Lane::Receive as u8;
         entry.count(if receive { Lane::Receive } else { Lane::Transmit });
         entry.data(data, payload, limit);
         if entry.process.is_none() {
             entry.process = process.cloned();
         }
-        self.finish_if_complete(data.header.cookie);
+        self.finish_if_complete(key);
     }
 
     fn close(&mut self, close: &Close, process: Option<&Arc<Process>>) {
+        let Some(key) = self.newest(&close.header) else { return };
         let mut close = *close;
-        let cookie = close.header.cookie;
-        if close.header.generation == u32::MAX {
-            // The second witness by cookie knows the socket but not its connection.
-            let Some(entry) = self.entries.get(&cookie) else { return };
-            let flags = close.connection.flags | entry.connection.flags;
-            close.header.generation = entry.generation;
-            close.connection = entry.connection;
-            close.connection.flags = flags;
-            close.sent = entry.came;
-            close.bytes = [close.bytes[0], 0];
-        }
-        let generation = close.header.generation;
         let now = self.now_ns;
-        let entry = self.entry(cookie, generation);
-        if close.header.flags & flags::WITNESS == 0 || close.sent != entry.came {
+        let entry = self.entry(key);
+        if close.header.generation == key.1 {
             entry.count(Lane::Life);
+            entry.learn(&close.connection);
+        } else {
+            // The second witness by cookie knows the socket but not its connection.
+            entry.complete(&mut close);
         }
-        entry.learn(&close.connection);
         if entry.process.is_none() {
             entry.process = process.cloned();
         }
         if entry.is_complete(&close) {
-            self.finish(cookie, &close);
+            self.finish(key, &close);
         } else {
             entry.closing = Some(Box::new((close, now)));
-            self.waiting.push_back((cookie, generation));
+            self.waiting.push_back(key);
         }
     }
 
-    /// The entry of a connection, made if there is none. A newer generation of a socket pushes out
-    /// what is left of the one before.
-    fn entry(&mut self, cookie: u64, generation: u32) -> &mut Entry {
-        let known = self.entries.get(&cookie).map(|entry| entry.generation);
-        match known {
-            Some(known) if known == generation => {}
-            Some(_) => {
-                self.push_out(cookie);
-                self.insert(cookie, generation);
-            }
-            None => self.insert(cookie, generation),
+    /// The connection of a record: what its header says, or, where that knows the socket only, the
+    /// newest of that socket; `None` if there is none.
+    fn newest(&self, header: &Header) -> Option<Key> {
+        const TRIED: u32 = 16;
+        if header.generation != u32::MAX {
+            return Some(key(header));
         }
-        self.entries.get_mut(&cookie).expect("the match above put it there")
+        (0..TRIED).rev().map(|g| (header.cookie, g)).find(|key| self.entries.contains_key(key))
     }
 
-    fn insert(&mut self, cookie: u64, generation: u32) {
+    /// The entry of a connection, made if there is none.
+    fn entry(&mut self, key: Key) -> &mut Entry {
+        if !self.entries.contains_key(&key) {
+            self.insert(key);
+        }
+        self.entries.get_mut(&key).expect("inserted above")
+    }
+
+    fn insert(&mut self, key: Key) {
         if self.entries.len() >= self.settings.capacity {
             self.evict();
         }
         let wall = self.now_ns.saturating_add_signed(self.clock_offset);
         let (id, drawn) = self.identities.draw(wall);
-        let entry = Entry::new(generation, self.now_ns, self.clock_offset, id, drawn);
-        self.ages.push_back((self.now_ns, cookie, generation));
-        self.entries.insert(cookie, entry);
+        // What has ended still stands in the ages; it is swept out before it outweighs the rest.
+        if self.ages.len() > 2 * self.entries.len() + 4096 {
+            self.ages.retain(|(_, key)| self.entries.contains_key(key));
+        }
+        self.ages.push_back((self.now_ns, key));
+        self.entries.insert(key, Entry::new(self.now_ns, self.clock_offset, id, drawn));
     }
 
     /// The oldest goes.
     fn evict(&mut self) {
-        while let Some((_, cookie, generation)) = self.ages.pop_front() {
-            let is = |entry: &Entry| entry.generation == generation;
-            if self.entries.get(&cookie).is_some_and(is) {
-                self.push_out(cookie);
+        while let Some((_, key)) = self.ages.pop_front() {
+            if self.entries.contains_key(&key) {
+                self.push_out(key);
                 self.counts.evicted += 1;
                 return;
             }
@@ -252,30 +251,30 @@ impl Table {
     }
 
     /// Ends an entry without a close, as far as it is known.
-    fn push_out(&mut self, cookie: u64) {
-        let Some(mut entry) = self.entries.remove(&cookie) else { return };
+    fn push_out(&mut self, key: Key) {
+        let Some(mut entry) = self.entries.remove(&key) else { return };
         if let Some(closing) = entry.closing.take() {
             self.export_closed(entry, &closing.0);
         } else if entry.known {
             let lost = entry.in_storage;
             let terms = terms(&self.settings, &self.identities, &self.listeners);
-            self.finished.push(entry.give_up(self.now_ns, lost, &terms));
+            self.finished.push(entry.give_up(key.0, self.now_ns, lost, &terms));
         } else {
             self.counts.nameless += 1;
         }
     }
 
-    fn finish_if_complete(&mut self, cookie: u64) {
-        let Some(entry) = self.entries.get(&cookie) else { return };
+    fn finish_if_complete(&mut self, key: Key) {
+        let Some(entry) = self.entries.get(&key) else { return };
         let Some(closing) = entry.closing.as_deref() else { return };
         if entry.is_complete(&closing.0) {
             let close = closing.0;
-            self.finish(cookie, &close);
+            self.finish(key, &close);
         }
     }
 
-    fn finish(&mut self, cookie: u64, close: &Close) {
-        if let Some(entry) = self.entries.remove(&cookie) {
+    fn finish(&mut self, key: Key, close: &Close) {
+        if let Some(entry) = self.entries.remove(&key) {
             self.export_closed(entry, close);
         }
     }
@@ -294,25 +293,21 @@ impl Table {
         if self.was_listed {
             self.ended = None;
         }
-        while drained && let Some(&(since, cookie)) = self.own.front() {
+        while drained && let Some(&(since, key)) = self.own.front() {
             if self.now_ns.saturating_sub(since) < LINGER_NS {
                 break;
             }
             self.own.pop_front();
-            self.counts.own += u64::from(self.entries.remove(&cookie).is_some());
+            self.counts.own += u64::from(self.entries.remove(&key).is_some());
         }
-        while drained && let Some(&(cookie, generation)) = self.waiting.front() {
-            let closing = self
-                .entries
-                .get(&cookie)
-                .filter(|entry| entry.generation == generation)
-                .and_then(|entry| entry.closing.as_deref());
+        while drained && let Some(&key) = self.waiting.front() {
+            let closing = self.entries.get(&key).and_then(|entry| entry.closing.as_deref());
             if let Some((close, read_ns)) = closing {
                 if self.now_ns.saturating_sub(*read_ns) < LINGER_NS {
                     break;
                 }
                 let close = *close;
-                self.finish(cookie, &close);
+                self.finish(key, &close);
             }
             self.waiting.pop_front();
         }
@@ -320,11 +315,11 @@ impl Table {
 
     /// Whether some connection is older than a segment may be, so that a snapshot is wanted.
     pub fn wants_segments(&mut self) -> bool {
-        while let Some(&(since, cookie, generation)) = self.ages.front() {
+        while let Some(&(since, key)) = self.ages.front() {
             if self.now_ns.saturating_sub(since) < self.settings.max_age_ns {
                 return false;
             }
-            if self.entries.get(&cookie).is_some_and(|entry| entry.generation == generation) {
+            if self.entries.contains_key(&key) {
                 return true;
             }
             self.ages.pop_front();
@@ -340,50 +335,50 @@ impl Table {
         let mut renewed = Vec::new();
         let due_before = self.now_ns.saturating_sub(self.settings.max_age_ns);
         let mut due = HashSet::new();
-        while let Some(&(since, cookie, generation)) = self.ages.front() {
+        while let Some(&(since, key)) = self.ages.front() {
             if since > due_before {
                 break;
             }
             self.ages.pop_front();
-            due.insert((cookie, generation));
+            due.insert(key);
         }
         for close in snapshot {
-            let key = (close.header.cookie, close.header.generation);
-            if due.remove(&key) && self.cut(close) {
+            if due.remove(&key(&close.header)) && self.cut(close) {
                 renewed.push((close.header, close.turns[0] + close.turns[1]));
             }
         }
         // What the kernel has no state for: idle since before tap.
-        for (cookie, generation) in due {
-            self.cut_without_word(cookie, generation);
+        for key in due {
+            self.cut_without_word(key);
         }
         renewed
     }
 
     fn cut(&mut self, close: &Close) -> bool {
+        let key = key(&close.header);
         let terms = terms(&self.settings, &self.identities, &self.listeners);
-        let Some(entry) = self.entries.get_mut(&close.header.cookie) else { return false };
-        if entry.generation != close.header.generation || entry.closing.is_some() {
+        let Some(entry) = self.entries.get_mut(&key) else { return false };
+        if entry.closing.is_some() {
             return false;
         }
         entry.learn(&close.connection);
         self.finished.push(entry.cut(close, &terms));
-        self.ages.push_back((self.now_ns, close.header.cookie, close.header.generation));
+        self.ages.push_back((self.now_ns, key));
         true
     }
 
-    fn cut_without_word(&mut self, cookie: u64, generation: u32) {
+    fn cut_without_word(&mut self, key: Key) {
         let terms = terms(&self.settings, &self.identities, &self.listeners);
-        let Some(entry) = self.entries.get_mut(&cookie) else { return };
-        if entry.generation != generation || entry.closing.is_some() {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        if entry.closing.is_some() {
             return;
         }
         if entry.known {
             let lost = entry.in_storage;
-            self.finished.push(entry.give_up(self.now_ns, lost, &terms));
-            self.ages.push_back((self.now_ns, cookie, generation));
+            self.finished.push(entry.give_up(key.0, self.now_ns, lost, &terms));
+            self.ages.push_back((self.now_ns, key));
         } else {
-            self.entries.remove(&cookie);
+            self.entries.remove(&key);
             self.counts.nameless += 1;
         }
     }
@@ -392,23 +387,16 @@ impl Table {
     /// The snapshot is as new as the records read so far, so a connection that opened since is
     /// spared by its age.
     fn reconcile(&mut self, snapshot: &[Close]) {
-        let open: HashSet<_> =
-            snapshot.iter().map(|close| (close.header.cookie, close.header.generation)).collect();
+        let open: HashSet<_> = snapshot.iter().map(|close| key(&close.header)).collect();
         let settled = self.now_ns.saturating_sub(LINGER_NS * 20);
-        let lost: Vec<u64> = self
-            .entries
-            .iter()
-            .filter(|(cookie, entry)| {
-                entry.in_storage
-                    && entry.closing.is_none()
-                    && entry.since_ns < settled
-                    && !open.contains(&(**cookie, entry.generation))
-            })
-            .map(|(cookie, _)| *cookie)
-            .collect();
-        for cookie in lost {
+        let is_lost = |(key, entry): &(&Key, &Entry)| {
+            let quiet = entry.closing.is_none() && entry.since_ns < settled;
+            entry.in_storage && quiet && !open.contains(*key)
+        };
+        let lost: Vec<Key> = self.entries.iter().filter(is_lost).map(|(key, _)| *key).collect();
+        for key in lost {
             self.counts.closes_found += 1;
-            self.push_out(cookie);
+            self.push_out(key);
         }
     }
 
@@ -418,12 +406,14 @@ impl Table {
         self.was_listed = true;
         let cookie = listed.header.cookie;
         let own = listed.connection.tgid != 0 && listed.connection.tgid == self.settings.self_tgid;
-        if let Some(entry) = self.entries.get_mut(&cookie) {
+        let socket = Header { generation: u32::MAX, ..listed.header };
+        let known = self.newest(&socket).and_then(|key| self.entries.get_mut(&key));
+        if let Some(entry) = known {
             if entry.process.is_none() {
                 entry.process = process;
             }
         } else if !own && !self.ended.as_ref().is_some_and(|ended| ended.contains(&cookie)) {
-            let entry = self.entry(cookie, listed.header.generation);
+            let entry = self.entry(key(&listed.header));
             entry.learn(&listed.connection);
             entry.in_storage = false;
             entry.process = process;
@@ -436,11 +426,11 @@ impl Table {
     pub fn wants_owners(&mut self) -> bool {
         const SECOND_NS: u64 = 1_000_000_000;
         let mut wants = false;
-        while let Some(&(since, cookie)) = self.ownerless.front()
+        while let Some(&(since, key)) = self.ownerless.front()
             && self.now_ns.saturating_sub(since) > SECOND_NS
         {
             self.ownerless.pop_front();
-            wants |= self.entries.get(&cookie).is_some_and(|entry| entry.process.is_none());
+            wants |= self.entries.get(&key).is_some_and(|entry| entry.process.is_none());
         }
         wants
     }
@@ -453,25 +443,30 @@ impl Table {
 
     /// The end: everything that is open goes out with what the last snapshot says of it.
     pub fn flush(&mut self, snapshot: &[Close]) {
-        for (_, cookie) in std::mem::take(&mut self.own) {
-            self.counts.own += u64::from(self.entries.remove(&cookie).is_some());
+        for (_, key) in std::mem::take(&mut self.own) {
+            self.counts.own += u64::from(self.entries.remove(&key).is_some());
         }
         for close in snapshot {
-            let cookie = close.header.cookie;
             // A connect in progress has sent no record yet: its entry is made here.
-            if self.entry(cookie, close.header.generation).closing.is_none()
-                && let Some(mut entry) = self.entries.remove(&cookie)
+            let key = key(&close.header);
+            if self.entry(key).closing.is_none()
+                && let Some(mut entry) = self.entries.remove(&key)
             {
                 entry.learn(&close.connection);
                 let terms = terms(&self.settings, &self.identities, &self.listeners);
                 self.finished.push(entry.cut(close, &terms));
             }
         }
-        let rest: Vec<u64> = self.entries.keys().copied().collect();
-        for cookie in rest {
-            self.push_out(cookie);
+        let rest: Vec<Key> = self.entries.keys().copied().collect();
+        for key in rest {
+            self.push_out(key);
         }
     }
+}
+
+/// The connection that a record is of.
+const fn key(header: &Header) -> Key {
+    (header.cookie, header.generation)
 }
 
 /// The terms on which entries become connections.

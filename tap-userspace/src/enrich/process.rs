@@ -86,15 +86,15 @@ impl Processes {
         if let Some(known) = self.known.get(&pid) {
             return known.clone();
         }
-        let process = self.read(pid).or_else(|| named(pid, comm, ""));
+        let process = self.read(pid).or_else(|| named(pid, comm, "", &[]));
         self.remember(pid, process.clone());
         process
     }
 
     /// `pid` runs another file now. A process that has ended already keeps the file's name, as far
     /// as that is a path; for a script it is the script.
-    pub fn exec(&mut self, pid: u32, comm: &str, filename: &str) {
-        let process = self.read(pid).or_else(|| named(pid, comm, filename));
+    pub fn exec(&mut self, pid: u32, comm: &str, filename: &str, args: &[u8]) {
+        let process = self.read(pid).or_else(|| named(pid, comm, filename, args));
         self.remember(pid, process);
     }
 
@@ -138,7 +138,8 @@ impl Processes {
 
     fn read(&mut self, pid: u32) -> Option<Arc<Process>> {
         let folder = self.proc.join(pid.to_string());
-        let executable = fs::read_link(folder.join("exe")).ok();
+        // A process that has ended and was not waited for still has a name, but no file.
+        let executable = Some(fs::read_link(folder.join("exe")).ok()?);
         let comm = bounded(&folder.join("comm"), 64)?;
         let comm = String::from_utf8_lossy(&comm);
         let executable = executable.map(|path| path.to_string_lossy().into_owned());
@@ -161,7 +162,7 @@ impl Processes {
 }
 
 /// What can be said of a process that `/proc` does not have any more.
-fn named(pid: u32, comm: &str, filename: &str) -> Option<Arc<Process>> {
+fn named(pid: u32, comm: &str, filename: &str, args: &[u8]) -> Option<Arc<Process>> {
     let executable = if filename.starts_with('/') { filename } else { "" };
     let name = executable.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(comm);
     if name.is_empty() {
@@ -171,6 +172,7 @@ fn named(pid: u32, comm: &str, filename: &str) -> Option<Arc<Process>> {
         pid,
         executable: executable.into(),
         name: name.into(),
+        args: arguments(args),
         ..Process::default()
     }))
 }
@@ -242,9 +244,10 @@ mod tests {
         let pid = child.id();
         child.wait().unwrap();
         let mut processes = Processes::default();
-        processes.exec(pid, "true", "/usr/bin/true");
+        processes.exec(pid, "true", "/usr/bin/true", b"true\0--x\0");
         let gone = processes.lookup(pid, "").unwrap();
         assert_eq!((&*gone.executable, &*gone.name), ("/usr/bin/true", "true"));
+        assert_eq!(gone.args.len(), 2);
         processes.fork(pid + 1, pid);
         assert_eq!(processes.lookup(pid + 1, "").unwrap().executable, gone.executable);
         assert_eq!(processes.lookup(4_000_000, ""), None);
@@ -254,10 +257,10 @@ mod tests {
     #[test]
     fn the_end_is_remembered_for_a_while() {
         let mut processes = Processes::default();
-        processes.exec(4_000_000, "x", "/x");
+        processes.exec(4_000_000, "x", "/x", &[]);
         processes.exit(4_000_000, 1);
         assert!(processes.lookup(4_000_000, "").is_some());
-        processes.exec(4_000_001, "y", "/y");
+        processes.exec(4_000_001, "y", "/y", &[]);
         processes.exit(4_000_001, GRACE_NS + 1);
         assert_eq!(processes.lookup(4_000_000, ""), None);
     }
@@ -266,7 +269,7 @@ mod tests {
     fn memory_is_bounded() {
         let mut processes = Processes::default();
         for pid in 5_000_000..5_000_000 + 3 * CAPACITY as u32 {
-            processes.exec(pid, "x", "/x");
+            processes.exec(pid, "x", "/x", &[]);
         }
         assert_eq!(processes.known.len(), CAPACITY);
         assert!(processes.order.len() <= 2 * CAPACITY);

@@ -17,6 +17,7 @@ use crate::probe::sys;
 /// still connecting is told by the kernel side when it has come to something.
 const CONNECTED: [u8; 6] = [1, 4, 5, 8, 9, 11];
 const LISTEN: u8 = 10;
+const FIN_WAIT2: u8 = 5;
 
 /// One socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,13 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// Whether its socket is gone and only its addresses are kept until the peer ends too: such a
+    /// `struct inet_timewait_sock` is listed as FIN_WAIT2 (inet_diag_dump_icsk,
+    /// net/ipv4/inet_diag.c), but its close has been told and no other will come.
+    const fn lingers(&self) -> bool {
+        self.state == FIN_WAIT2 && self.inode == 0
+    }
+
     /// Whether it waits for connections.
     pub const fn listens(&self) -> bool {
         self.state == LISTEN
@@ -138,7 +146,7 @@ fn parse(datagram: &[u8], sockets: &mut Vec<Socket>) -> io::Result<bool> {
                 let errno = word(message, 0).unwrap_or(0).cast_signed();
                 return Err(io::Error::from_raw_os_error(-errno));
             }
-            _ => sockets.extend(socket(message)),
+            _ => sockets.extend(socket(message).filter(|socket| !socket.lingers())),
         }
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
@@ -249,6 +257,27 @@ mod tests {
                 assert_eq!(holders.get(&found.inode), Some(&std::process::id()));
             }
         }
+    }
+
+    #[test]
+    fn what_lingers_after_its_close_is_not_listed() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let address = client.local_addr().unwrap();
+        drop(client);
+        let listed = |end: fn(&Socket) -> (IpAddr, u16)| {
+            list().unwrap().iter().any(|socket| end(socket) == (address.ip(), address.port()))
+        };
+        // The server has not closed: its end is there, that of the client lingers.
+        assert!(listed(|socket| socket.remote));
+        // Until the server's delayed acknowledgement it is in FIN_WAIT1.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        while listed(|socket| socket.local) {
+            assert!(std::time::Instant::now() < deadline, "it is listed for good");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        drop(server);
     }
 
     #[test]

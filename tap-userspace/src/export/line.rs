@@ -26,7 +26,8 @@ pub fn line(connection: &Connection, limits: &Limits, out: &mut Vec<u8>) {
     object.dropped_count();
     object.member("events", |out| events(connection, limits, out));
     if connection.dropped_events > 0 {
-        object.member("dropped_events_count", |out| number(connection.dropped_events, out));
+        object
+            .member("dropped_events_count", |out| digits(connection.dropped_events.into(), 1, out));
     }
     out.extend_from_slice(b"}\n");
 }
@@ -65,8 +66,10 @@ impl Object<'_> {
         if !std::mem::take(&mut self.first) {
             self.out.push(b',');
         }
-        quote(key, self.out);
-        self.out.push(b':');
+        // Keys are tap's own, and plain.
+        self.out.push(b'"');
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
         write(self.out);
     }
 
@@ -75,7 +78,7 @@ impl Object<'_> {
         self.left = u32::MAX;
         let dropped = self.dropped;
         if dropped > 0 {
-            self.member("dropped_attributes_count", |out| number(dropped, out));
+            self.member("dropped_attributes_count", |out| digits(dropped.into(), 1, out));
         }
     }
 }
@@ -87,11 +90,16 @@ impl Sink for Object<'_> {
     }
 
     fn int(&mut self, key: &Key, value: i64) {
-        self.member(key.name, |out| number(value, out));
+        self.member(key.name, |out| {
+            if value < 0 {
+                out.push(b'-');
+            }
+            digits(value.unsigned_abs(), 1, out);
+        });
     }
 
     fn flag(&mut self, key: &Key, value: bool) {
-        self.member(key.name, |out| number(value, out));
+        self.member(key.name, |out| out.extend_from_slice(if value { b"true" } else { b"false" }));
     }
 
     fn texts<'a>(&mut self, key: &Key, values: impl Iterator<Item = &'a str> + Clone) {
@@ -145,8 +153,17 @@ fn hex(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-fn number(number: impl std::fmt::Display, out: &mut Vec<u8>) {
-    append(out, format_args!("{number}"));
+/// A number with at least `width` digits; the formatting machinery takes several times as long.
+fn digits(mut value: u64, width: usize, out: &mut Vec<u8>) {
+    // As many as the largest has.
+    let mut text = [b'0'; 20];
+    let mut at = text.len();
+    while value > 0 {
+        at -= 1;
+        text[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+    out.extend_from_slice(&text[at.min(text.len() - width)..]);
 }
 
 /// RFC 3339 with nanoseconds, UTC.
@@ -154,17 +171,25 @@ fn time(unix_ns: u64, out: &mut Vec<u8>) {
     let (seconds, nanos) = (unix_ns / 1_000_000_000, unix_ns % 1_000_000_000);
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = clock(seconds);
-    append(
-        out,
-        format_args!(
-            "\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z\""
-        ),
-    );
+    out.push(b'"');
+    for (value, width, end) in [
+        (year, 4, b'-'),
+        (month, 2, b'-'),
+        (day, 2, b'T'),
+        (hour, 2, b':'),
+        (minute, 2, b':'),
+        (second, 2, b'.'),
+        (nanos, 9, b'Z'),
+    ] {
+        digits(value, width, out);
+        out.push(end);
+    }
+    out.push(b'"');
 }
 
 /// Writing to a vector cannot fail.
 pub(super) fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    let _ = out.write_fmt(text);
+    out.write_fmt(text).unwrap_or_default();
 }
 
 /// Hour, minute and second of the day.

@@ -96,16 +96,14 @@ fn human_bytes(bytes: u64) -> String {
 
 fn human_duration(ns: u64) -> String {
     let seconds = ns as f64 / 1e9;
-    if ns < 1_000_000 {
-        format!("{:.0} µs", seconds * 1e6)
-    } else if ns < 1_000_000_000 {
-        format!("{:.1} ms", seconds * 1e3)
-    } else if ns < 60_000_000_000 {
-        format!("{seconds:.2} s")
-    } else if ns < 3_600_000_000_000 {
-        format!("{}m {}s", ns / 60_000_000_000, ns / 1_000_000_000 % 60)
-    } else {
-        format!("{}h {}m", ns / 3_600_000_000_000, ns / 60_000_000_000 % 60)
+    match ns {
+        0..1_000_000 => format!("{:.0} µs", seconds * 1e6),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", seconds * 1e3),
+        1_000_000_000..60_000_000_000 => format!("{seconds:.2} s"),
+        60_000_000_000..3_600_000_000_000 => {
+            format!("{}m {}s", ns / 60_000_000_000, ns / 1_000_000_000 % 60)
+        }
+        _ => format!("{}h {}m", ns / 3_600_000_000_000, ns / 60_000_000_000 % 60),
     }
 }
 

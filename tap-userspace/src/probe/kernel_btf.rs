@@ -29,12 +29,15 @@ pub fn offsets(btf: &[u8]) -> Offsets {
         task_pid: of(&[("task_struct", "pid")]),
         task_comm: of(&[("task_struct", "comm")]),
         binprm_filename: of(&[("linux_binprm", "filename")]),
-        pad: 0,
+        task_mm: of(&[("task_struct", "mm")]),
+        mm_arg_start: of(&[("mm_struct", "arg_start")]),
+        mm_arg_end: of(&[("mm_struct", "arg_end")]),
     }
 }
 
 /// Structures whose members are wanted.
-const WANTED: [&str; 5] = ["sock", "sock_common", "tcp_sock", "task_struct", "linux_binprm"];
+const WANTED: [&str; 6] =
+    ["sock", "sock_common", "tcp_sock", "task_struct", "linux_binprm", "mm_struct"];
 
 /// `(structure, member)` → byte offset.
 struct Structs<'a>(HashMap<(&'static str, &'a str), u32>);

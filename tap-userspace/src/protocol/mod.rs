@@ -2,6 +2,8 @@
 
 pub mod detect;
 pub mod head;
+#[cfg(test)]
+pub(crate) mod noise;
 pub mod tls_hello;
 pub mod watch;
 

@@ -5,9 +5,9 @@ use smallvec::SmallVec;
 
 use super::{
     Protocol,
-    detect::{self, Detection},
+    detect::{self, Detected, Detection},
     head::Head,
-    tls_hello::{self, ClientHello},
+    tls_hello::{self, ClientHello, ServerHello},
 };
 
 /// Something that the heads told.
@@ -28,7 +28,9 @@ pub struct Watch {
     stage: Stage,
     /// By direction, as in the records; none until bytes have to be kept.
     heads: Option<Box<[Head; 2]>>,
+    version: Option<&'static str>,
     hello: Option<Box<ClientHello>>,
+    answer: Option<ServerHello>,
     client: Option<usize>,
     tls_established: bool,
 }
@@ -63,12 +65,10 @@ impl Watch {
         if self.heads.is_none() && offset == 0 {
             let mut ends: [&[u8]; 2] = [&[], &[]];
             ends[direction] = bytes;
-            if let Detection::Known { protocol, client } = detect::detect(ends[0], ends[1])
-                && protocol != Protocol::Tls
-            {
-                self.client = client;
-                self.stage = Stage::Done;
-                finds.push(Found::Protocol(protocol));
+            let looked = detect::detect(ends[0], ends[1]);
+            let tls = |detected: &Detected| detected.protocol == Protocol::Tls;
+            if matches!(&looked, Detection::Known(detected) if !tls(detected)) {
+                self.know(looked, &mut finds);
                 return finds;
             }
         }
@@ -89,10 +89,17 @@ impl Watch {
 
     fn detect(&mut self, finds: &mut Finds) {
         let Some([receive, transmit]) = self.heads.as_deref() else { return };
-        match detect::detect(receive.contiguous(), transmit.contiguous()) {
-            Detection::Known { protocol, client } => {
-                self.client = client;
-                self.stage = if protocol == Protocol::Tls { Stage::Handshake } else { Stage::Done };
+        let looked = detect::detect(receive.contiguous(), transmit.contiguous());
+        self.know(looked, finds);
+    }
+
+    fn know(&mut self, looked: Detection, finds: &mut Finds) {
+        match looked {
+            Detection::Known(Detected { protocol, version, client }) => {
+                self.client = Some(client.index());
+                self.version = version;
+                let tls = protocol == Protocol::Tls;
+                self.stage = if tls { Stage::Handshake } else { Stage::Done };
                 finds.push(Found::Protocol(protocol));
             }
             Detection::NeedMore => {}
@@ -104,21 +111,24 @@ impl Watch {
         let (Some(heads), Some(client)) = (self.heads.as_deref(), self.client) else {
             return;
         };
-        let client_head = heads[client].contiguous();
+        let (asked, answered) = (heads[client].contiguous(), heads[1 - client].contiguous());
         if self.hello.is_none() {
-            match tls_hello::parse_client_hello(client_head) {
+            match tls_hello::parse_client_hello(asked) {
                 Ok(Some(hello)) => {
                     self.hello = Some(Box::new(hello));
                     finds.push(Found::ClientHello);
                 }
-                Ok(None) => return,
+                Ok(None) => {}
                 Err(_) => {
                     self.stage = Stage::Done;
                     return;
                 }
             }
         }
-        if tls_hello::established(client_head, heads[1 - client].contiguous()) {
+        if self.answer.is_none() {
+            self.answer = tls_hello::parse_server_hello(answered).ok().flatten();
+        }
+        if self.hello.is_some() && tls_hello::established(asked, answered) {
             self.tls_established = true;
             self.stage = Stage::Done;
         }
@@ -129,9 +139,19 @@ impl Watch {
         self.client
     }
 
-    /// The ClientHello, once.
-    pub const fn take_client_hello(&mut self) -> Option<Box<ClientHello>> {
-        self.hello.take()
+    /// Version of the protocol, where the bytes told.
+    pub const fn version(&self) -> Option<&'static str> {
+        self.version
+    }
+
+    /// The ClientHello.
+    pub fn client_hello(&self) -> Option<Box<ClientHello>> {
+        self.hello.clone()
+    }
+
+    /// What the server chose.
+    pub const fn server_hello(&self) -> Option<ServerHello> {
+        self.answer
     }
 
     /// Whether both ends of a TLS handshake have come to encrypted data.

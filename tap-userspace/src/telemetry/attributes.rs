@@ -9,7 +9,10 @@ use std::{
 use super::semconv::{self as key, Key};
 use crate::{
     connection::model::{Connection, Event, ResetBy, Role, What},
-    protocol::{Protocol, tls_hello::ClientHello},
+    protocol::{
+        Protocol,
+        tls_hello::{ClientHello, ServerHello},
+    },
 };
 
 /// Takes attributes; one method per type, so that no value has to be built first.
@@ -34,6 +37,9 @@ pub fn of_span(connection: &Connection, sink: &mut impl Sink) {
     }
     if let Some(hello) = &connection.client_hello {
         offered(hello, sink);
+    }
+    if let Some(hello) = &connection.server_hello {
+        chosen(hello, sink);
     }
     of_process(connection, sink);
 }
@@ -67,7 +73,7 @@ fn of_addresses(connection: &Connection, sink: &mut impl Sink) {
     sink.text(&key::NETWORK_TYPE, if connection.local.0.is_ipv4() { "ipv4" } else { "ipv6" });
     if let Some(protocol) = connection.protocol {
         sink.text(&key::NETWORK_PROTOCOL_NAME, protocol.network_name());
-        if let Some(version) = version(protocol) {
+        if let Some(version) = connection.protocol_version {
             sink.text(&key::NETWORK_PROTOCOL_VERSION, version);
         }
     }
@@ -123,8 +129,7 @@ fn of_process(connection: &Connection, sink: &mut impl Sink) {
     }
 }
 
-/// What a client offers. What was agreed on (`tls.protocol.version`, `tls.next_protocol`) is in
-/// the ServerHello only.
+/// What a client offers.
 fn offered(hello: &ClientHello, sink: &mut impl Sink) {
     if !hello.ciphers.is_empty() {
         sink.texts(&key::TLS_CLIENT_SUPPORTED_CIPHERS, hello.ciphers.iter().copied());
@@ -134,6 +139,16 @@ fn offered(hello: &ClientHello, sink: &mut impl Sink) {
     }
     if let Some(version) = hello.version {
         sink.text(&key::TAP_TLS_CLIENT_VERSION, version);
+    }
+}
+
+/// What the server chose.
+fn chosen(hello: &ServerHello, sink: &mut impl Sink) {
+    if let Some(version) = hello.version {
+        sink.text(&key::TLS_PROTOCOL_VERSION, version);
+    }
+    if let Some(cipher) = hello.cipher {
+        sink.text(&key::TLS_CIPHER, cipher);
     }
 }
 
@@ -182,13 +197,6 @@ pub fn server_name(connection: &Connection) -> Option<&str> {
 
 /// `network.protocol.version`, where the protocol tells it. HTTP/1.0 and 1.1 are one here, and
 /// what a ClientHello offers is not what was agreed on.
-const fn version(protocol: Protocol) -> Option<&'static str> {
-    match protocol {
-        Protocol::Http2 => Some("2"),
-        Protocol::Http1 | Protocol::Tls => None,
-    }
-}
-
 /// Text that is ASCII by construction.
 fn ascii(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()

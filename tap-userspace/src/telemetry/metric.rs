@@ -214,7 +214,7 @@ fn render_family(out: &mut String, family: &Family, format: Format) {
         Kind::Gauge => "gauge",
     };
     // Writing to a string cannot fail.
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}").unwrap_or_default();
 }
 
 fn render_sample(out: &mut String, sample: &Sample) {
@@ -236,7 +236,7 @@ fn render_sample(out: &mut String, sample: &Sample) {
     if !sample.labels.is_empty() {
         out.push('}');
     }
-    let _ = writeln!(out, " {}", sample.value);
+    writeln!(out, " {}", sample.value).unwrap_or_default();
 }
 
 #[cfg(test)]

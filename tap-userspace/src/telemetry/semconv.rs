@@ -90,6 +90,8 @@ keys! {
     RETRANSMITS "tap.tcp.retransmits" Int
     RESET_BY "tap.reset.by" Text
     ERROR_TYPE "error.type" Text
+    TLS_PROTOCOL_VERSION "tls.protocol.version" Text
+    TLS_CIPHER "tls.cipher" Text
     TLS_ESTABLISHED "tls.established" Bool
     TLS_CLIENT_SUPPORTED_CIPHERS "tls.client.supported_ciphers" Texts
     TAP_TLS_CLIENT_ALPN "tap.tls.client.alpn" Texts

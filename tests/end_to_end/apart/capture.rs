@@ -74,8 +74,8 @@ fn its_own_connections_are_traced_when_asked_for() {
 fn a_wrong_configuration_is_exit_2_with_its_place() {
     apart(|| {
         for (config, place) in [
-            ("capture:\n  colour: red\n", "2:3"),
-            ("capture:\n  loopback: perhaps\n", "2:13"),
+            ("capture:\n  colour: red\n", "line 2 column 3"),
+            ("capture:\n  loopback: perhaps\n", "line 2 column 13"),
             ("capture: [\n", ""),
         ] {
             let ended = Launch::new().config(config).run()?;

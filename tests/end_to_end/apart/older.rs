@@ -10,7 +10,9 @@ use tests::{
 #[test]
 fn a_connection_older_than_tap_counts_from_there_and_has_its_owner() {
     apart(|| {
-        let mut connected = Connected::new()?;
+        // As long as somebody listens it can be told who opened the connection.
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut connected = Connected::to(&listener)?;
         connected.send(123_456)?;
         connected.answer(654_321)?;
         let session = Session::start()?;

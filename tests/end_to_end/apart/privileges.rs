@@ -68,7 +68,8 @@ impl Cgroup {
     /// would see, and executes its arguments.
     fn shell(&self, namespaces: &str) -> Result<String> {
         let (own, root) = (self.0.display(), cgroup_root()?);
-        let inner = format!("mount -t cgroup2 none {} && exec \"$@\"", root.display());
+        let root = root.display();
+        let inner = format!("umount -l {root} && mount -t cgroup2 none {root} && exec \"$@\"");
         Ok(format!(
             "echo $$ > {own}/cgroup.procs && exec unshare {namespaces} --mount --cgroup \
              sh -c '{inner}' sh \"$@\""
@@ -87,6 +88,10 @@ impl Drop for Cgroup {
 #[test]
 fn in_a_private_cgroup_namespace_it_finds_the_true_root() {
     apart(|| {
+        if let Err(error) = fs::read_dir("/proc/1/root") {
+            println!("skipped: process 1 is out of reach even here: {error}");
+            return Ok(());
+        }
         let cgroup = Cgroup::new()?;
         let script = cgroup.shell("")?;
         let receiver = Receiver::start()?;

@@ -3,10 +3,10 @@
 //! ```json
 //! {"accounting": {
 //!   "records": {"open": {"seen": 3, "delivered": 3, "dropped": {"ring_full": 0}, "in_ring": 0}},
-//!   "items": {"traces": {"produced": 3, "exported": 3, "dropped": {"queue_full": 0}}}}}
+//!   "items": {"traces": {"otlp": {"produced": 3, "exported": 3, "dropped": {"queue_full": 0}}}}}}
 //! ```
 //!
-//! A term may be a number or numbers by reason; one that is absent is 0.
+//! The items of a signal are accounted for by exporter. A term may be a number or numbers by reason; one that is absent is 0.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub type Book = BTreeMap<String, u64>;
 pub struct Accounting {
     /// By kind of record.
     pub records: BTreeMap<String, Book>,
-    /// By signal.
+    /// By signal and exporter, `traces/otlp`.
     pub items: BTreeMap<String, Book>,
 }
 
@@ -39,7 +39,13 @@ impl Accounting {
         let line = log.iter().rev().find(|line| line.contains("\"accounting\""));
         let json: Value = serde_json::from_str(line.context("no accounting line")?)?;
         let accounting = &json["accounting"];
-        Ok(Self { records: books(&accounting["records"])?, items: books(&accounting["items"])? })
+        let mut items = BTreeMap::new();
+        let signals = accounting["items"].as_object().context("the accounting lacks items")?;
+        for (signal, exporters) in signals {
+            let of_signal = books(exporters).with_context(|| signal.clone())?;
+            items.extend(of_signal.into_iter().map(|(it, book)| (format!("{signal}/{it}"), book)));
+        }
+        Ok(Self { records: books(&accounting["records"])?, items })
     }
 
     /// A term of a kind of record.
@@ -47,15 +53,15 @@ impl Accounting {
         self.records.get(kind).and_then(|book| book.get(term)).copied().unwrap_or(0)
     }
 
-    /// A term of the spans.
+    /// A term of the spans, over all exporters.
     pub fn spans(&self, term: &str) -> u64 {
-        self.items.get("traces").and_then(|book| book.get(term)).copied().unwrap_or(0)
+        let of_traces = self.items.iter().filter(|(name, _)| name.starts_with("traces/"));
+        of_traces.filter_map(|(_, book)| book.get(term)).sum()
     }
 
     /// Both identities, to the unit, with nothing on its way any more.
     pub fn check(&self) -> Result<()> {
         ensure!(!self.records.is_empty(), "the accounting holds no records");
-        ensure!(!self.items.is_empty(), "the accounting holds no items");
         for (kind, book) in &self.records {
             balanced(book, RECORDS).with_context(|| format!("records of kind {kind}"))?;
             ensure!(book.get("in_ring").is_none_or(|left| *left == 0), "{kind} left in the ring");
@@ -75,7 +81,7 @@ fn balanced(book: &Book, (whole, parts): (&str, &[&str])) -> Result<()> {
 }
 
 fn books(json: &Value) -> Result<BTreeMap<String, Book>> {
-    let books = json.as_object().context("the accounting lacks records or items")?;
+    let books = json.as_object().context("no books")?;
     books.iter().map(|(name, terms)| Ok((name.clone(), book(terms)?))).collect()
 }
 
@@ -101,7 +107,8 @@ mod tests {
         Accounting::find(&["Started.".to_owned(), line])
     }
 
-    const ITEM: &str = r#"{"traces":{"produced":5,"exported":4,"dropped":{"queue_full":1}}}"#;
+    const ITEM: &str =
+        r#"{"traces":{"otlp":{"produced":5,"exported":4,"dropped":{"queue_full":1}}}}"#;
 
     #[test]
     fn balanced_books_pass() {

@@ -98,11 +98,19 @@ impl Connected {
 
     /// Both ends close in good order, the client first.
     pub fn close(mut self) -> Result<Ends> {
-        self.client.shutdown(Shutdown::Write)?;
+        end_writing(&self.client)?;
         ensure!(self.server.read(&mut [0; 64])? == 0, "bytes that nobody sent");
-        self.server.shutdown(Shutdown::Write)?;
+        end_writing(&self.server)?;
         ensure!(self.client.read(&mut [0; 64])? == 0, "bytes that nobody sent");
         Ok(self.ends)
+    }
+}
+
+/// Sends a FIN; an end that has sent its own and seen the other's is not connected any more.
+fn end_writing(stream: &TcpStream) -> Result<()> {
+    match stream.shutdown(Shutdown::Write) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotConnected => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,95 @@
+//! What the tests of telemetry and export share: connections to send, and collectors to send to.
+#![allow(dead_code, reason = "each test uses its part")]
+
+pub mod collector;
+
+use std::sync::Arc;
+
+use tap_userspace::{
+    connection::{
+        identity::Xid,
+        model::{Connection, Direction, Event, Identity, Quality, Role, State, What},
+    },
+    enrich::process::Process,
+    protocol::{Protocol, tls_hello::ClientHello},
+};
+
+pub const START: u64 = 1_700_000_000_123_456_789;
+
+/// The `n`th of many plain connections, told apart by cookie and ids.
+pub fn plain(n: u64) -> Connection {
+    let mut id = [0; 12];
+    id[4..].copy_from_slice(&n.to_be_bytes());
+    let mut trace_id = [0xab; 16];
+    trace_id[8..].copy_from_slice(&(n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    let event = |after, what| Event { time_ns: START + after, what };
+    Connection {
+        id: Xid(id),
+        cookie: n,
+        identity: Identity { trace_id, span_id: (n + 1).to_be_bytes(), peer_span_id: None },
+        role: Role::Client,
+        state: State::Closed,
+        reset_by: None,
+        error_type: None,
+        quality: Quality::default(),
+        local: ("10.1.2.3".parse().unwrap(), 45_678),
+        peer: ("192.168.100.200".parse().unwrap(), 443),
+        start_ns: START,
+        end_ns: START + 12_345_678,
+        bytes: [123_456, 789],
+        segment: 0,
+        rtt_us: 250,
+        retransmits: 1,
+        protocol: Some(Protocol::Http2),
+        protocol_version: None,
+        server_hello: None,
+        client_hello: None,
+        tls_established: false,
+        #[allow(clippy::needless_update, reason = "what is known of processes grows")]
+        process: Some(Arc::new(Process {
+            pid: 4_242,
+            executable: "/usr/bin/curl".into(),
+            name: "curl".into(),
+            args: ["curl", "-s", "https://example.org/"].map(Into::into).into(),
+            owner: "root".into(),
+            ..Process::default()
+        })),
+        events: vec![
+            event(0, What::Open),
+            event(1_000, What::Protocol(Protocol::Http2)),
+            event(1_000, What::Data { direction: Direction::Transmit, bytes: 789 }),
+            event(2_000, What::Data { direction: Direction::Receive, bytes: 123_456 }),
+            event(12_345_678, What::Close),
+        ],
+        dropped_events: 0,
+    }
+}
+
+/// A connection with everything that a connection can have.
+pub fn full() -> Connection {
+    let mut connection = plain(7);
+    connection.role = Role::Server;
+    connection.state = State::Reset;
+    connection.reset_by = Some(tap_userspace::connection::model::ResetBy::Peer);
+    connection.error_type = Some("reset");
+    connection.quality.add(Quality::TRUNCATED);
+    connection.quality.add(Quality::EVENT_LIMIT);
+    connection.identity.peer_span_id = Some([9; 8]);
+    connection.local = ("2001:db8::1".parse().unwrap(), 443);
+    connection.peer = ("2001:db8::2".parse().unwrap(), 50_000);
+    connection.segment = 2;
+    connection.protocol = Some(Protocol::Tls);
+    connection.tls_established = true;
+    connection.client_hello = Some(Box::new(ClientHello {
+        server_name: Some("bücher.example".into()),
+        alpn: vec!["h2".into(), "http/1.1".into()],
+        version: Some("1.3"),
+        ciphers: vec!["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384"],
+    }));
+    let hello = Event { time_ns: START + 500, what: What::ClientHello { since_open_ns: 500 } };
+    connection.events.insert(1, hello);
+    let error = Event { time_ns: START + 12_345_678, what: What::Error };
+    connection.events.insert(connection.events.len() - 1, error);
+    connection.dropped_events = 3;
+    connection
+}
