@@ -28,8 +28,11 @@ pub struct Facts {
     pub srtt: u32,
     /// Segments retransmitted.
     pub retransmits: u32,
-    /// `sk_err`.
-    pub error: Option<i32>,
+    /// `sk_err`, 0 where it cannot be read. Not an `Option`: the compiler loads the value of one
+    /// that is `None` all the same, and 5.10 answers "invalid read from stack".
+    pub error: i32,
+    /// Whether it could be read.
+    pub error_known: bool,
     /// State before CLOSE.
     pub old_state: u32,
     /// Further flags of the record.
@@ -89,9 +92,9 @@ pub unsafe fn fill(to: *mut Close, state: &Socket, facts: &Facts, number: u32) {
         (&raw mut (*to).sent).write([life as u32, receive as u32, transmit as u32]);
         (&raw mut (*to).srtt_us).write(facts.srtt >> 3);
         (&raw mut (*to).retransmits).write(facts.retransmits);
-        (&raw mut (*to).error).write(facts.error.unwrap_or(0) as u16);
+        (&raw mut (*to).error).write(facts.error as u16);
         (&raw mut (*to).old_state).write(facts.old_state as u8);
-        (&raw mut (*to).error_known).write(u8::from(facts.error.is_some()));
+        (&raw mut (*to).error_known).write(u8::from(facts.error_known));
         (&raw mut (*to).unacknowledged).write(facts.unacknowledged());
         (&raw mut (*to).pad).write(0);
     }

@@ -222,7 +222,8 @@ fn closed(ops: *mut bpf_sock_ops) -> Option<()> {
             send_unacknowledged: Some((*ops).snd_una),
             srtt: (*ops).srtt_us,
             retransmits: (*ops).total_retrans,
-            error,
+            error: error.unwrap_or(0),
+            error_known: error.is_some(),
             old_state: old,
             flags: 0,
         }

@@ -46,13 +46,15 @@ fn tap_state(ctx: BtfTracePointContext) -> i32 {
 /// What can be read of the socket by offsets.
 #[inline(always)]
 pub fn facts(sk: *const c_void, old_state: u32, flags: u16) -> Facts {
+    let error = read::field(sk, setting!(offsets.sk_err));
     Facts {
         bytes_received: read::field(sk, setting!(offsets.tcp_bytes_received)).unwrap_or(0),
         send_next: read::field(sk, setting!(offsets.tcp_snd_nxt)),
         send_unacknowledged: read::field(sk, setting!(offsets.tcp_snd_una)),
         srtt: read::field(sk, setting!(offsets.tcp_srtt_us)).unwrap_or(0),
         retransmits: read::field(sk, setting!(offsets.tcp_total_retrans)).unwrap_or(0),
-        error: read::field(sk, setting!(offsets.sk_err)),
+        error: error.unwrap_or(0),
+        error_known: error.is_some(),
         old_state,
         flags,
     }
@@ -117,9 +119,9 @@ fn try_state_by_cookie(ctx: &RawTracePointContext) -> Option<()> {
         sent: [0; 3],
         srtt_us: facts.srtt >> 3,
         retransmits: facts.retransmits,
-        error: facts.error.unwrap_or(0) as u16,
+        error: facts.error as u16,
         old_state: old as u8,
-        error_known: u8::from(facts.error.is_some()),
+        error_known: u8::from(facts.error_known),
         unacknowledged: facts.unacknowledged(),
         pad: 0,
     });
