@@ -25,7 +25,10 @@ use crate::{
         model::Connection,
         table::{Settings, Table},
     },
-    enrich::{listing::Lister, process::Processes},
+    enrich::{
+        listing::{self, Lister},
+        process::Processes,
+    },
     observe::{Board, Picture},
     probe::load::{Plain, Probes},
     source::{
@@ -252,6 +255,10 @@ impl Tracer {
         for _ in 0..2 {
             self.round();
             std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.table.has_ownerless() {
+            let listing = listing::host();
+            listing.connections.iter().for_each(|open| self.take_listed(open));
         }
         let snapshot = self.read_snapshot();
         let now = self.round();

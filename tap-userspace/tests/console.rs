@@ -93,7 +93,7 @@ fn lines_honour_limits() {
     tap_userspace::export::line::line(&full(), &limits, &mut out);
     let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert_eq!(line["connection.id"], "000");
-    assert_eq!(line["dropped_attributes_count"], 32);
+    assert_eq!(line["dropped_attributes_count"], 34);
     assert_eq!(line.get("connection.handler"), None);
     assert_eq!(line["events"][1]["dropped_attributes_count"], 5);
 }

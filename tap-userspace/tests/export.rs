@@ -176,7 +176,7 @@ async fn json_is_as_the_specification_writes_it() {
     let cookie = span["attributes"].as_array().unwrap().iter();
     let cookie = cookie.clone().find(|pair| pair["key"] == "connection.cookie").unwrap();
     assert_eq!(cookie["value"], serde_json::json!({ "intValue": "7" }));
-    assert_eq!(collector.spans()[0].attributes.len(), 34);
+    assert_eq!(collector.spans()[0].attributes.len(), 36);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,8 @@ fn round_trip(connections: &[Connection], limits: &Limits) -> ExportTraceService
         [("OTEL_SERVICE_NAME", "x".repeat(300)), ("OTEL_RESOURCE_ATTRIBUTES", "a=ü".into())];
     let environment = Environment::read(variables).unwrap();
     let frame = Frame::new(&Resource::detect(&environment));
-    let mut out = frame.begin(0);
+    let mut out = vec![7; 9];
+    frame.begin(&mut out);
     for connection in connections {
         encode(connection, limits, &mut out);
     }
@@ -168,11 +169,11 @@ fn a_full_connection() {
         ("tls.established", "true"),
         ("tls.client.supported_ciphers", r#"["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384"]"#),
         ("tap.tls.client.alpn", r#"["h2", "http/1.1"]"#),
+        ("tls.protocol.version", "\"1.3\""),
+        ("tls.cipher", "\"TLS_AES_128_GCM_SHA256\""),
     ] {
         assert_eq!(attributes.get(key).map(String::as_str), Some(value), "{key}");
     }
-    // Offered is not agreed.
-    assert!(!attributes.contains_key("tls.protocol.version"));
     assert!(!attributes.contains_key("network.protocol.version"));
     assert_eq!(span.status.as_ref().unwrap().code, 2);
     assert_eq!(span.dropped_events_count, 3);
@@ -185,6 +186,18 @@ fn a_full_connection() {
     assert_eq!(hello["tap.tls.client.version"], "\"1.3\"");
     assert_eq!(hello["tap.tls.client.alpn"], r#"["h2", "http/1.1"]"#);
     assert_eq!(show(&event("ErrorEvent").attributes)["error.type"], "\"reset\"");
+}
+
+#[test]
+fn what_is_offered_is_not_agreed_on() {
+    let mut connection = full();
+    connection.server_hello = None;
+    let span = span(&connection, &Limits::default());
+    let attributes = show(&span.attributes);
+    assert!(attributes.contains_key("tls.client.supported_ciphers"));
+    for key in ["tls.protocol.version", "tls.cipher", "tls.next_protocol"] {
+        assert!(!attributes.contains_key(key), "{key}");
+    }
 }
 
 #[test]

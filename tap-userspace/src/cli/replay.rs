@@ -13,7 +13,10 @@ use clap::Args;
 use super::{Failure, Global, run};
 use crate::{
     config::{environment::Environment, file::Config},
-    connection::{identity::Identities, table::Table},
+    connection::{
+        identity::Identities,
+        table::{Settings, Table},
+    },
     enrich::process::Process,
     pipeline,
     source::{
@@ -62,8 +65,8 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
         .map_err(Failure::runtime)?;
     let exporters = run::exporters(&environment, &runtime, true)?;
     let sink = exporters.sink();
-    let table =
-        Table::new(run::settings(&config, &environment), Identities::new(&config.trace, false));
+    let settings = Settings { self_tgid: reader.self_tgid, ..run::settings(&config, &environment) };
+    let table = Table::new(settings, Identities::new(&config.trace, false));
     let mut replay = Replay { table, processes: HashMap::new(), pace: Pace::new(arguments.speed) };
     let read = loop {
         match reader.next_frame() {

@@ -65,7 +65,7 @@ pub fn run(
     let listener =
         runtime.block_on(admin::server::bind(&global.admin)).map_err(Failure::runtime)?;
     let exporters = exporters(&environment, &runtime, record.is_none())?;
-    let recorder = record.map(create).transpose()?;
+    let recorder = record.map(|path| create(path, own_pid(&config))).transpose()?;
 
     let probes = load::load(&root, config.kernel(own_pid(&config))).map_err(Failure::host)?;
     announce(&probes, &root, neighbour, arguments.takeover);
@@ -139,8 +139,8 @@ pub(super) fn exporters(
     Exporters::start(environment, resource, runtime.handle(), console).map_err(Failure::usage)
 }
 
-fn create(path: &Path) -> Result<Writer, Failure> {
-    Writer::create(path)
+fn create(path: &Path, self_tgid: u32) -> Result<Writer, Failure> {
+    Writer::create(path, self_tgid)
         .map_err(|error| Failure::runtime(format!("cannot write {}: {error}", path.display())))
 }
 

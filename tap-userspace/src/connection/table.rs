@@ -420,6 +420,11 @@ impl Table {
         }
     }
 
+    /// Whether some connection has no owner.
+    pub fn has_ownerless(&self) -> bool {
+        self.entries.values().any(|entry| entry.process.is_none())
+    }
+
     /// Whether some connection has been without an owner for a second, and no look at the host's
     /// sockets was asked for it: MPTCP's subflows are never used by a process themselves. Asks once
     /// for each.

@@ -31,8 +31,8 @@ const WORKERS: usize = 4;
 /// unless told otherwise.
 const LARGEST_REQUEST: usize = 3 << 20;
 
-/// Space for the first request; later ones take their size from those before.
-const FIRST_REQUEST: usize = 64 << 10;
+/// Memory that a worker keeps from one request to the next: more than most need.
+const LARGEST_KEPT: usize = 1 << 20;
 
 /// Between complaints about one endpoint.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
@@ -58,12 +58,6 @@ struct Shared {
     give_up: Option<Duration>,
     complaints: Complaints,
     leaving: watch::Receiver<bool>,
-}
-
-/// Some spans in the protocol's form.
-struct Outgoing {
-    message: Prepared,
-    spans: u64,
 }
 
 impl Exporter {
@@ -111,42 +105,43 @@ impl Exporter {
 
 impl Shared {
     async fn run(self: Arc<Self>) {
-        let mut capacity = FIRST_REQUEST;
+        // Fresh memory for each request would cost a fifth of the encoding.
+        let mut buffer = Vec::new();
         while let Some(batch) = self.queue.take().await {
             let mut connections = batch.into_iter().flatten();
-            while let Some((message, start, spans)) = self.encode(&mut connections, &mut capacity) {
-                match self.transport.prepare(message, start) {
-                    Ok(message) => self.deliver(Outgoing { message, spans }).await,
+            while let Some((start, spans)) = self.encode(&mut connections, &mut buffer) {
+                match self.transport.prepare(std::mem::take(&mut buffer), start) {
+                    Ok(message) => {
+                        self.deliver(&message, spans).await;
+                        buffer = message.into_buffer().unwrap_or_default();
+                        buffer.shrink_to(LARGEST_KEPT);
+                    }
                     Err(cause) => self.refused(spans, &cause, "report this as a bug"),
                 }
             }
         }
     }
 
-    /// Encodes connections into one request; `None` where there are none.
+    /// Encodes connections into one request; where it starts and how many, or `None` where there are
+    /// none.
     fn encode(
         &self,
         connections: &mut impl Iterator<Item = Connection>,
-        capacity: &mut usize,
-    ) -> Option<(Vec<u8>, usize, u64)> {
-        let mut message = self.frame.begin(*capacity);
+        buffer: &mut Vec<u8>,
+    ) -> Option<(usize, u64)> {
+        self.frame.begin(buffer);
         let mut spans = 0;
-        while message.len() < LARGEST_REQUEST
+        while buffer.len() < LARGEST_REQUEST
             && let Some(connection) = connections.next()
         {
-            span::encode(&connection, &self.limits, &mut message);
+            span::encode(&connection, &self.limits, buffer);
             spans += 1;
         }
-        if spans == 0 {
-            return None;
-        }
-        *capacity = message.len() + message.len() / 8;
-        let start = self.frame.finish(&mut message);
-        Some((message, start, spans))
+        (spans > 0).then(|| (self.frame.finish(buffer), spans))
     }
 
     /// Sends a request until it is taken or refused, or it has taken too long.
-    async fn deliver(&self, outgoing: Outgoing) {
+    async fn deliver(&self, message: &Prepared, spans: u64) {
         let began = Instant::now();
         let mut backoff = Backoff::default();
         loop {
@@ -155,12 +150,12 @@ impl Shared {
                 (Some(timeout), Some(left)) => Some(timeout.min(left)),
                 (timeout, left) => timeout.or(left),
             };
-            match self.transport.attempt(&outgoing.message, timeout).await {
+            match self.transport.attempt(message, timeout).await {
                 Outcome::Taken { rejected, message } => {
-                    return self.taken(outgoing.spans, rejected, &message);
+                    return self.taken(spans, rejected, &message);
                 }
                 Outcome::Refused { cause, remedy } => {
-                    return self.refused(outgoing.spans, &cause, remedy);
+                    return self.refused(spans, &cause, remedy);
                 }
                 Outcome::Again { cause, after } => {
                     let pause = after.unwrap_or_else(|| backoff.pause());
@@ -168,7 +163,7 @@ impl Shared {
                                   OTEL_EXPORTER_OTLP_ENDPOINT; spans are kept and sent again";
                     self.complain(&cause, remedy);
                     if self.give_up.is_some_and(|limit| began.elapsed() + pause > limit) {
-                        return self.settle(outgoing.spans, |counts, spans| {
+                        return self.settle(spans, |counts, spans| {
                             counts.drop(Reason::RetryExhausted, spans);
                         });
                     }

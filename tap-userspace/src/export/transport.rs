@@ -19,6 +19,15 @@ use super::{
 };
 use crate::config::environment::{Compression, Otlp, Protocol, Signal};
 
+impl Prepared {
+    /// The memory, to be used again; `None` where somebody still reads it.
+    pub fn into_buffer(self) -> Option<Vec<u8>> {
+        let mut buffer = Vec::from(self.0.try_into_mut().ok()?);
+        buffer.clear();
+        Some(buffer)
+    }
+}
+
 /// Longest response that is read (OTLP's recommendation).
 pub const LONGEST_RESPONSE: usize = 4 << 20;
 

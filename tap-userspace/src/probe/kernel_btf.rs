@@ -64,28 +64,40 @@ impl<'a> Structs<'a> {
             let len = from.iter().position(|&byte| byte == 0)?;
             std::str::from_utf8(&from[..len]).ok()
         };
-        let mut found = HashMap::new();
+        // Where each type begins; ids count from 1.
+        let mut begins = vec![0];
         let mut at = types;
         while at + 12 <= end {
+            begins.push(at);
             let info = word(at + 4)?;
-            let (kind, count) = (info >> 24 & 0x1f, info as usize & 0xffff);
-            let members = at + 12;
-            at = members.checked_add(tail(kind, count)?)?;
-            if kind != STRUCT {
-                continue;
-            }
-            let Some(structure) = WANTED
-                .iter()
-                .find(|wanted| name(word(members - 12).unwrap_or(0)) == Some(**wanted))
-            else {
-                continue;
-            };
-            let bitfields = info >> 31 == 1;
-            for member in (members..at).step_by(12) {
-                let bits = word(member + 8)?;
-                let bits = if bitfields { bits & 0xff_ffff } else { bits };
-                if let Some(member) = name(word(member)?) {
-                    found.entry((*structure, member)).or_insert(bits / 8);
+            at = (at + 12).checked_add(tail(info >> 24 & 0x1f, info as usize & 0xffff)?)?;
+        }
+        let composite = |at: usize| {
+            let info = word(at + 4)?;
+            matches!(info >> 24 & 0x1f, STRUCT | UNION).then_some(info)
+        };
+        let mut found = HashMap::new();
+        for &at in &begins[1..] {
+            let wanted = WANTED.iter().find(|wanted| name(word(at).unwrap_or(0)) == Some(**wanted));
+            let (Some(_), Some(structure)) = (composite(at), wanted) else { continue };
+            // Members of an anonymous structure are the outer one's.
+            let mut waiting = vec![(at, 0, 0)];
+            while let Some((at, base, depth)) = waiting.pop() {
+                let Some(info) = composite(at) else { continue };
+                for member in (0..info as usize & 0xffff).map(|n| at + 12 + n * 12) {
+                    let bits = word(member + 8)?;
+                    let bits = if info >> 31 == 1 { bits & 0xff_ffff } else { bits };
+                    let offset = base + bits / 8;
+                    match name(word(member)?) {
+                        Some("") if depth < DEPTH => {
+                            let inner = begins.get(word(member + 4)? as usize);
+                            waiting.extend(inner.map(|&at| (at, offset, depth + 1)));
+                        }
+                        Some(member) => {
+                            found.entry((*structure, member)).or_insert(offset);
+                        }
+                        None => {}
+                    }
                 }
             }
         }
@@ -93,6 +105,9 @@ impl<'a> Structs<'a> {
     }
 }
 
+/// Anonymous structures inside one another that are followed.
+const DEPTH: u32 = 4;
+const UNION: u32 = 5;
 const STRUCT: u32 = 4;
 
 /// Bytes that follow a type of `kind` with `count` members; `None` for a kind not known, behind

@@ -103,7 +103,18 @@ impl Watch {
                 finds.push(Found::Protocol(protocol));
             }
             Detection::NeedMore => {}
-            Detection::Unknown => self.stage = Stage::Done,
+            Detection::Unknown => self.give_up(),
+        }
+    }
+
+    /// What was read made no sense. It may have been a forged segment, whose place the true bytes
+    /// will take, so a short head is looked at again.
+    fn give_up(&mut self) {
+        const ENOUGH: usize = 1024;
+        let read =
+            |heads: &[Head; 2]| heads.iter().map(|head| head.contiguous().len()).sum::<usize>();
+        if self.heads.as_deref().is_none_or(|heads| read(heads) >= ENOUGH) {
+            self.stage = Stage::Done;
         }
     }
 
@@ -119,10 +130,7 @@ impl Watch {
                     finds.push(Found::ClientHello);
                 }
                 Ok(None) => {}
-                Err(_) => {
-                    self.stage = Stage::Done;
-                    return;
-                }
+                Err(_) => return self.give_up(),
             }
         }
         if self.answer.is_none() {

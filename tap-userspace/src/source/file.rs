@@ -1,7 +1,8 @@
 //! Recordings: everything that the connection stage is told, in the order it was told, so that the
 //! same spans come out again.
 //!
-//! A file is 16 bytes of head (`TAPREC`, a version of this format, the ABI version) and frames: length
+//! A file is 16 bytes of head (`TAPREC`, a version of this format, the ABI version, the recording
+//! tap's own process id) and frames: length
 //! and CRC-32 of what follows, one byte of kind, the body. Integers are little-endian; record
 //! bodies are as the kernel of the recording machine wrote them.
 
@@ -77,14 +78,14 @@ pub struct Writer {
 
 impl Writer {
     /// Creates the file, which only its owner may read: it holds payload.
-    pub fn create(path: &Path) -> io::Result<Self> {
+    pub fn create(path: &Path, self_tgid: u32) -> io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let mut options = File::options();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
         let mut file = BufWriter::with_capacity(1 << 20, file);
         file.write_all(&MAGIC)?;
         file.write_all(&ABI_VERSION.to_le_bytes())?;
-        file.write_all(&[0; 4])?;
+        file.write_all(&self_tgid.to_le_bytes())?;
         Ok(Self { file, told: HashMap::new() })
     }
 
@@ -151,6 +152,8 @@ impl Writer {
 pub struct Reader<R> {
     from: R,
     offset: u64,
+    /// The recording tap's process, whose connections are left out; 0 if it traced itself.
+    pub self_tgid: u32,
 }
 
 impl Reader<BufReader<File>> {
@@ -171,7 +174,8 @@ impl<R: Read> Reader<R> {
         if version != ABI_VERSION {
             return Err(ReadError::Version(version));
         }
-        Ok(Self { from, offset: 16 })
+        let self_tgid = u32::from_le_bytes([head[12], head[13], head[14], head[15]]);
+        Ok(Self { from, offset: 16, self_tgid })
     }
 
     /// The next frame; `None` at the end of the file.
@@ -262,7 +266,7 @@ mod tests {
     fn recording() -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r");
-        let mut writer = Writer::create(&path).unwrap();
+        let mut writer = Writer::create(&path, 7).unwrap();
         frames().iter().for_each(|frame| writer.frame(frame).unwrap());
         drop(writer);
         std::fs::read(path).unwrap()
@@ -312,7 +316,7 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x40;
             let (read, error) = read(&bytes);
-            // The head's four reserved bytes say nothing.
+            // The process id in the head has no checksum.
             assert_eq!(error.is_none(), (12..16).contains(&at), "byte {at}");
             assert_eq!(read, frames()[..read.len()]);
         }
@@ -322,7 +326,7 @@ mod tests {
     fn a_process_is_told_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r");
-        let mut writer = Writer::create(&path).unwrap();
+        let mut writer = Writer::create(&path, 7).unwrap();
         let one = Arc::new(Process { pid: 1, ..Process::default() });
         for _ in 0..3 {
             writer.process(1, Some(&one)).unwrap();

@@ -26,6 +26,10 @@ pub const fn varint_len(value: u64) -> usize {
 /// Writes a varint.
 #[inline]
 pub fn varint(out: &mut Vec<u8>, mut value: u64) {
+    // Most are short.
+    if (0x80..0x4000).contains(&value) {
+        return out.extend_from_slice(&[value as u8 | 0x80, (value >> 7) as u8]);
+    }
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -119,11 +123,15 @@ impl<'a> Attributes<'a> {
         }
         self.left -= 1;
         let pair = key.field.len() + varint_len(any as u64) + any;
-        self.out.reserve(pair + 6);
-        self.out.push(self.tag);
-        varint(self.out, pair as u64);
-        self.out.extend_from_slice(key.field);
-        varint(self.out, any as u64);
+        if pair < 0x80 {
+            // Nearly always; pieces written together are what makes this fast.
+            self.out.extend_from_slice(&[self.tag, pair as u8]);
+            self.out.extend_from_slice(key.field);
+        } else {
+            self.out.push(self.tag);
+            varint(self.out, pair as u64);
+            self.out.extend_from_slice(key.field);
+        }
         true
     }
 }
@@ -143,16 +151,24 @@ impl Sink for Attributes<'_> {
     #[inline]
     fn text(&mut self, key: &Key, value: &str) {
         let value = self.limits.cut(value);
-        if self.key(key, text_len(value.len())) {
-            bytes(self.out, STRING, value.as_bytes());
+        let any = text_len(value.len());
+        if self.key(key, any) {
+            if any < 0x80 {
+                self.out.extend_from_slice(&[any as u8, bytes_tag(STRING), value.len() as u8]);
+                self.out.extend_from_slice(value.as_bytes());
+            } else {
+                varint(self.out, any as u64);
+                bytes(self.out, STRING, value.as_bytes());
+            }
         }
     }
 
     #[inline]
     fn int(&mut self, key: &Key, value: i64) {
         let value = value.cast_unsigned();
-        if self.key(key, 1 + varint_len(value)) {
-            self.out.push(varint_tag(INT));
+        let any = 1 + varint_len(value);
+        if self.key(key, any) {
+            self.out.extend_from_slice(&[any as u8, varint_tag(INT)]);
             varint(self.out, value);
         }
     }
@@ -160,7 +176,7 @@ impl Sink for Attributes<'_> {
     #[inline]
     fn flag(&mut self, key: &Key, value: bool) {
         if self.key(key, 2) {
-            self.out.extend_from_slice(&[varint_tag(BOOL), value.into()]);
+            self.out.extend_from_slice(&[2, varint_tag(BOOL), value.into()]);
         }
     }
 
@@ -174,7 +190,9 @@ impl Sink for Attributes<'_> {
                 1 + varint_len(any as u64) + any
             })
             .sum();
-        if self.key(key, 1 + varint_len(array as u64) + array) {
+        let any_array = 1 + varint_len(array as u64) + array;
+        if self.key(key, any_array) {
+            varint(self.out, any_array as u64);
             self.out.push(bytes_tag(ARRAY));
             varint(self.out, array as u64);
             for value in values {

@@ -115,11 +115,10 @@ impl Frame {
         Self::HEADROOM + 2 * (1 + Self::LENGTH) + self.resource.len() + self.scope.len()
     }
 
-    /// Begins a request; spans are appended by [`encode`].
-    pub fn begin(&self, capacity: usize) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.front() + capacity);
-        out.resize(self.front(), 0);
-        out
+    /// Begins a request in `buffer`; spans are appended by [`encode`].
+    pub fn begin(&self, buffer: &mut Vec<u8>) {
+        buffer.clear();
+        buffer.resize(self.front(), 0);
     }
 
     /// Writes the frame right before the spans. The request is `out[start..]`, and

@@ -11,7 +11,10 @@ use tap_userspace::{
         model::{Connection, Direction, Event, Identity, Quality, Role, State, What},
     },
     enrich::process::Process,
-    protocol::{Protocol, tls_hello::ClientHello},
+    protocol::{
+        Protocol,
+        tls_hello::{ClientHello, ServerHello},
+    },
 };
 
 pub const START: u64 = 1_700_000_000_123_456_789;
@@ -41,7 +44,7 @@ pub fn plain(n: u64) -> Connection {
         rtt_us: 250,
         retransmits: 1,
         protocol: Some(Protocol::Http2),
-        protocol_version: None,
+        protocol_version: Some("2"),
         server_hello: None,
         client_hello: None,
         tls_established: false,
@@ -79,6 +82,9 @@ pub fn full() -> Connection {
     connection.peer = ("2001:db8::2".parse().unwrap(), 50_000);
     connection.segment = 2;
     connection.protocol = Some(Protocol::Tls);
+    connection.protocol_version = None;
+    connection.server_hello =
+        Some(ServerHello { version: Some("1.3"), cipher: Some("TLS_AES_128_GCM_SHA256") });
     connection.tls_established = true;
     connection.client_hello = Some(Box::new(ClientHello {
         server_name: Some("bücher.example".into()),
