@@ -14,7 +14,7 @@ use crate::{
     bpf,
     receiver::{Protocol, Receiver},
     sys,
-    tap::{Launch, Tap},
+    tap::{Accounting, Launch, Tap},
 };
 
 /// A daemon and the receiver it exports to.
@@ -42,8 +42,14 @@ impl Session {
     /// Stops the daemon, checks its books against themselves and against what arrived, and gives
     /// the receiver.
     pub fn finish(self) -> Result<Receiver> {
+        self.finish_with(|_| ())
+    }
+
+    /// The same, with a look at the books.
+    pub fn finish_with(self, look: impl FnOnce(&Accounting)) -> Result<Receiver> {
         let ended = self.tap.stop()?;
         let accounting = ended.check()?;
+        look(&accounting);
         let arrived = self.receiver.spans().len() as u64;
         let exported = accounting.spans("exported");
         ensure!(

@@ -9,4 +9,5 @@ mod older;
 mod overload;
 mod privileges;
 mod recording;
+mod settings;
 mod two_taps;

@@ -31,6 +31,8 @@ pub struct Accounting {
     pub records: BTreeMap<String, Book>,
     /// By signal and exporter, `traces/otlp`.
     pub items: BTreeMap<String, Book>,
+    /// What happened in the kernel that is no record: payload left out, for example.
+    pub kernel_events: Book,
 }
 
 impl Accounting {
@@ -45,12 +47,19 @@ impl Accounting {
             let of_signal = books(exporters).with_context(|| signal.clone())?;
             items.extend(of_signal.into_iter().map(|(it, book)| (format!("{signal}/{it}"), book)));
         }
-        Ok(Self { records: books(&accounting["records"])?, items })
+        let records = books(&accounting["records"])?;
+        let kernel_events = book(&accounting["kernel_events"]).unwrap_or_default();
+        Ok(Self { records, items, kernel_events })
     }
 
     /// A term of a kind of record.
     pub fn record(&self, kind: &str, term: &str) -> u64 {
         self.records.get(kind).and_then(|book| book.get(term)).copied().unwrap_or(0)
+    }
+
+    /// How often a kernel event happened.
+    pub fn kernel_event(&self, name: &str) -> u64 {
+        self.kernel_events.get(name).copied().unwrap_or(0)
     }
 
     /// A term of the spans, over all exporters.
