@@ -3,6 +3,7 @@
 //! Owns the order of things (set up, build the kernel object, build the daemon, test, check); what
 //! comes in is a subcommand, what goes out is an exit code and a word on each step (on stderr).
 
+mod bench;
 mod check;
 mod command;
 mod daemon;
@@ -55,6 +56,11 @@ enum Task {
         /// Run only the tests whose name contains this.
         filter: Option<String>,
     },
+    /// Measure what tap costs (a report, not a test).
+    Bench {
+        #[command(subcommand)]
+        what: bench::What,
+    },
     /// Everything that CI runs: format, lints on both sides, dependencies, README, tests.
     Check {
         /// Only these.
@@ -98,6 +104,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Build => daemon::build(&workspace).map(drop),
         Task::Run { args } => daemon::run(&workspace, &args),
         Task::Test { filter } => test::run(&workspace, filter.as_deref()),
+        Task::Bench { what } => bench::run(&workspace, &what),
         Task::Check { steps } => check::run(&workspace, &steps),
         Task::Kernels(arguments) => kernels::run(&workspace, &arguments),
         Task::Traffic { what } => kernels::traffic::run(&what),

@@ -134,7 +134,7 @@ impl Entry {
             self.turns.push(turn);
         }
         if data.header.flags & flags::SHED != 0 {
-            self.quality.add(Quality::TRUNCATED);
+            self.quality.add(Quality::LOST_EVENTS);
         }
         let finds =
             self.watch.take(direction.index(), data.offset, payload, data.segment_len, limit);

@@ -110,7 +110,7 @@ impl Watch {
     /// What was read made no sense. It may have been a forged segment, whose place the true bytes
     /// will take, so a short head is looked at again.
     fn give_up(&mut self) {
-        const ENOUGH: usize = 1024;
+        const ENOUGH: usize = 4096;
         let read =
             |heads: &[Head; 2]| heads.iter().map(|head| head.contiguous().len()).sum::<usize>();
         if self.heads.as_deref().is_none_or(|heads| read(heads) >= ENOUGH) {

@@ -1,0 +1,52 @@
+//! `cargo xtask bench`: builds the daemon and the benchmark, and runs it as root. What is measured
+//! and how stands in `tests/bench`.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+
+use crate::command;
+use crate::daemon;
+use crate::privilege;
+use crate::report::step;
+use crate::setup::Scope;
+use crate::workspace::{Workspace, cargo};
+
+/// A benchmark.
+#[derive(Subcommand)]
+pub enum What {
+    /// What tap costs nginx, in interleaved pairs; and ns per run of each kernel program.
+    Wire {
+        /// How many pairs.
+        #[arg(long, default_value_t = 7)]
+        pairs: u32,
+    },
+    /// What idle connections cost the daemon in memory.
+    Idle {
+        /// How many loopback pairs, two sockets each.
+        #[arg(long, default_value_t = 50_000)]
+        pairs: u32,
+    },
+}
+
+/// Sets up, builds, measures.
+pub fn run(workspace: &Workspace, what: &What) -> Result<()> {
+    let daemon = daemon::build_for(workspace, Scope::Test)?;
+    let (name, count) = match what {
+        What::Wire { pairs } => ("wire", pairs),
+        What::Idle { pairs } => ("idle", pairs),
+    };
+    step(format_args!("bench: {name}, as root and with the daemon just built"));
+    let mut bench = Command::new(cargo());
+    bench
+        .args(["run", "--release", "--locked", "--quiet", "-p", "tests", "--bin", "bench", "--"])
+        .args([name, &count.to_string()])
+        .current_dir(&workspace.root)
+        .env("TAP_BIN", &daemon);
+    if let Some(runner) = privilege::test_runner()? {
+        bench.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+        bench.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+    }
+    command::run(&mut bench).context("the benchmark did not come to its end")
+}
