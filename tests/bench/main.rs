@@ -97,7 +97,7 @@ fn idle(pairs: usize) -> Result<()> {
     println!(
         "{open} connections in the table, {sockets} sockets: {:.0} bytes of resident memory each \
          ({before} before, {after} with them)",
-        (after - before) as f64 / open.max(1) as f64
+        after.saturating_sub(before) as f64 / open.max(1) as f64
     );
     drop(held);
     tap.stop()
