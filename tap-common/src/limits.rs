@@ -4,6 +4,15 @@
 /// this is not copied but shows in [`crate::record::Data::segment_len`].
 pub const PAYLOAD_MAX: usize = 4096;
 
+/// Middle payload class: the head of a message, and a small body.
+pub const PAYLOAD_MEDIUM: usize = 1024;
+
+/// Most data records that one segment may become: a GSO segment holds 64 KiB.
+pub const CHUNKS_MAX: u32 = 16;
+
+/// Longest DNS message over UDP that is reported (RFC 6891 §6.2.5 recommends no more).
+pub const DNS_MAX: usize = 4096;
+
 /// Smallest payload class. A short request or answer fits, and the ring's memory that it touches
 /// stays in the caches.
 pub const PAYLOAD_SMALL: usize = 256;

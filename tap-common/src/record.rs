@@ -26,12 +26,22 @@ pub enum Kind {
     Fork = 6,
     /// [`Process`]: a process exited (life ring).
     Exit = 7,
+    /// [`Dns`]: a DNS message over UDP (data ring).
+    Dns = 8,
 }
 
 impl Kind {
     /// Every kind, in the order of its value.
-    pub const ALL: [Self; 7] =
-        [Self::Open, Self::Owner, Self::Data, Self::Close, Self::Exec, Self::Fork, Self::Exit];
+    pub const ALL: [Self; 8] = [
+        Self::Open,
+        Self::Owner,
+        Self::Data,
+        Self::Close,
+        Self::Exec,
+        Self::Fork,
+        Self::Exit,
+        Self::Dns,
+    ];
 
     /// The kind whose wire value is `value`.
     pub const fn from_wire(value: u8) -> Option<Self> {
@@ -43,6 +53,7 @@ impl Kind {
             5 => Some(Self::Exec),
             6 => Some(Self::Fork),
             7 => Some(Self::Exit),
+            8 => Some(Self::Dns),
             _ => None,
         }
     }
@@ -57,6 +68,7 @@ impl Kind {
             Self::Exec => "exec",
             Self::Fork => "fork",
             Self::Exit => "exit",
+            Self::Dns => "dns",
         }
     }
 }
@@ -159,8 +171,6 @@ pub struct Connection {
     /// When the connect began, or the handshake ended on the accepting side, or the connection was
     /// first seen.
     pub opened_ns: u64,
-    /// When it was established; 0 if it was not.
-    pub established_ns: u64,
     /// cgroup v2 id of the socket; 0 if not known.
     pub cgroup: u64,
     /// Process (thread group) that owns the socket; 0 if not proven.
@@ -209,6 +219,9 @@ pub struct Data {
     pub offset: u64,
     /// Bytes of the direction that were in order before this segment: where a turn begins.
     pub position: u64,
+    /// When the direction's byte before these went; 0 if they are its first. So the end of a turn
+    /// is known even where its last bytes were not captured.
+    pub previous_ns: u64,
     /// Bytes of payload that the segment held; more than `payload_len` where not all was copied.
     pub segment_len: u32,
     /// Number of the turn in its direction, from 1.
@@ -251,6 +264,16 @@ pub struct Close {
     pub unacknowledged: u32,
     /// Padding.
     pub pad: u32,
+}
+
+/// A DNS message that crossed UDP port 53. Kind [`Kind::Dns`]; the message follows as payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Dns {
+    /// Its cookie names the socket; its lane the direction.
+    pub header: Header,
+    /// The two ends, of which one has port 53.
+    pub tuple: Tuple,
 }
 
 /// A process was born, changed its program, or ended. Kinds [`Kind::Exec`], [`Kind::Fork`],

@@ -14,6 +14,11 @@ pub struct Settings {
     pub head: u32,
     /// Turn records per connection; beyond, turns are counted.
     pub turns: u32,
+    /// Bytes of payload captured at the begin of each turn, until the daemon has decided about the
+    /// connection; 0 where nobody reads beyond the heads.
+    pub payload: u32,
+    /// 1 to report DNS messages over UDP.
+    pub dns: u32,
     /// 1 where tracing programs cannot use socket storage: then closes are asked of `sock_ops`, and
     /// cookies stand in for the storage elsewhere.
     pub by_cookie: u32,
@@ -31,6 +36,8 @@ impl Settings {
         self_tgid: 0,
         head: limits::HEAD_DEFAULT,
         turns: limits::TURNS_DEFAULT,
+        payload: 0,
+        dns: 0,
         shed_above: limits::DATA_RING_DEFAULT as u64 / 4 * 3,
         wake_above: limits::WAKE_BYTES,
         by_cookie: 0,
@@ -152,4 +159,6 @@ pub struct Verdict {
     pub generation: u32,
     /// How many turn records the connection may send in all.
     pub turns: u32,
+    /// How many payload bytes of each turn are captured.
+    pub payload: u32,
 }

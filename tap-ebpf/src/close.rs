@@ -81,15 +81,14 @@ pub unsafe fn fill(to: *mut Close, state: &Socket, facts: &Facts, number: u32) {
         let mut header = ring::header(state, Kind::Close, Lane::Life, number, now);
         header.flags = facts.flags;
         (&raw mut (*to).header).write(header);
-        (&raw mut (*to).connection).write(state.connection);
-        let flags = state.connection.flags | fin_received | fin_sent | facts.flags;
+        (&raw mut (*to).connection).write(state.connection());
+        let flags = state.flags | fin_received | fin_sent | facts.flags;
         (&raw mut (*to).connection.flags).write(flags);
         (&raw mut (*to).bytes).write([received, sent]);
         (&raw mut (*to).turns).write([state.directions[0].turns, state.directions[1].turns]);
         (&raw mut (*to).cut_at).write([state.directions[0].cut_at, state.directions[1].cut_at]);
         (&raw mut (*to).last_ns).write([state.directions[0].last_ns, state.directions[1].last_ns]);
-        let [life, receive, transmit] = state.sent;
-        (&raw mut (*to).sent).write([life as u32, receive as u32, transmit as u32]);
+        (&raw mut (*to).sent).write(state.sent);
         (&raw mut (*to).srtt_us).write(facts.srtt >> 3);
         (&raw mut (*to).retransmits).write(facts.retransmits);
         (&raw mut (*to).error).write(facts.error as u16);
@@ -105,7 +104,8 @@ pub unsafe fn fill(to: *mut Close, state: &Socket, facts: &Facts, number: u32) {
 fn received(state: &Socket, facts: &Facts) -> (u64, u16) {
     let received = facts.bytes_received.wrapping_sub(state.receive_base);
     // `bytes_received` counts the FIN once it is taken in (`tcp_rcv_nxt_update`).
-    if state.directions[RECEIVE].fin_at.wrapping_add(1) == received && received != 0 {
+    let direction = &state.directions[RECEIVE];
+    if direction.fin != 0 && direction.fin_at.wrapping_add(1) == received as u32 && received != 0 {
         (received - 1, flags::FIN_RECEIVED)
     } else {
         (received, 0)
@@ -119,17 +119,17 @@ fn sent(state: &Socket, facts: &Facts) -> (u64, u16) {
     let direction = &state.directions[TRANSMIT];
     let known = flags::ESTABLISHED | flags::SYN_SENT;
     let Some(next) = facts.send_next else {
-        return (direction.position, 0);
+        return (state.sent_to, 0);
     };
-    if state.connection.flags & known == 0 {
-        return (direction.position, 0);
+    if state.flags & known == 0 {
+        return (state.sent_to, 0);
     }
-    let mut sent = next.wrapping_sub(state.connection.local_isn.wrapping_add(1));
+    let mut sent = next.wrapping_sub(state.local_isn.wrapping_add(1));
     let mut fin = 0;
-    if direction.fin_at != u64::MAX && sent == (direction.fin_at as u32).wrapping_add(1) {
+    if direction.fin != 0 && sent == direction.fin_at.wrapping_add(1) {
         sent = sent.wrapping_sub(1);
         fin = flags::FIN_SENT;
     }
-    let more = sent.wrapping_sub(direction.position as u32) as i32;
-    (direction.position.wrapping_add(i64::from(more) as u64), fin)
+    let more = sent.wrapping_sub(state.sent_to as u32) as i32;
+    (state.sent_to.wrapping_add(i64::from(more) as u64), fin)
 }

@@ -55,7 +55,7 @@ pub fn keep(skb: *mut __sk_buff) -> Option<()> {
     if segment.payload == 0 {
         return None;
     }
-    let tuple = tuple(skb, &segment)?;
+    let tuple = tuple(skb, segment.tcp_at, segment.addresses_at)?;
     HANDSHAKE.insert(&tuple, &EMPTY, 0).ok()?;
     let kept = HANDSHAKE.get_ptr_mut(&tuple)?;
     let len = read::length::<HANDSHAKE_PAYLOAD>(segment.payload);
@@ -72,9 +72,9 @@ pub fn keep(skb: *mut __sk_buff) -> Option<()> {
     Some(())
 }
 
-/// Ends of the connection to be, as its socket will see them.
+/// Ends of a packet as the socket that receives it sees them.
 #[inline(always)]
-fn tuple(skb: *mut __sk_buff, segment: &read::Segment) -> Option<Tuple> {
+pub fn tuple(skb: *mut __sk_buff, ports_at: u32, addresses_at: u32) -> Option<Tuple> {
     let mut tuple =
         Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, pad: 0 };
     let load = |at: u32, to: *mut c_void, len: u32| {
@@ -82,10 +82,10 @@ fn tuple(skb: *mut __sk_buff, segment: &read::Segment) -> Option<Tuple> {
         (unsafe { bpf_skb_load_bytes(skb.cast(), at, to, len) } == 0).then_some(())
     };
     let mut ports = [0u8; 4];
-    load(segment.tcp_at, ports.as_mut_ptr().cast(), 4)?;
+    load(ports_at, ports.as_mut_ptr().cast(), 4)?;
     tuple.remote_port = u16::from_be_bytes([ports[0], ports[1]]);
     tuple.local_port = u16::from_be_bytes([ports[2], ports[3]]);
-    if segment.addresses_at == 12 {
+    if addresses_at == 12 {
         tuple.remote[10] = 0xff;
         tuple.remote[11] = 0xff;
         tuple.local[10] = 0xff;
@@ -105,20 +105,20 @@ fn tuple(skb: *mut __sk_buff, segment: &read::Segment) -> Option<Tuple> {
 /// Gives a connection that was just established what came with its handshake.
 #[inline(always)]
 pub fn join(state: &mut Socket) {
-    let tuple = state.connection.tuple;
+    let tuple = state.tuple();
     let Some(kept) = HANDSHAKE.get_ptr(&tuple) else { return };
     // SAFETY: see `keep`.
     let (now, sequence, segment_len, len) =
         unsafe { ((*kept).time_ns, (*kept).sequence, (*kept).segment_len, (*kept).len) };
-    let offset = sequence.wrapping_sub(state.connection.remote_isn.wrapping_add(1));
+    let offset = sequence.wrapping_sub(state.remote_isn.wrapping_add(1));
     // A first segment begins the stream; anything else is a leftover or forged.
     if offset == 0 {
         let bytes =
             Bytes { direction: RECEIVE, offset: 0, position: 0, len: segment_len, at: 0, now };
         turn::begins(state, &bytes);
-        let lane = turn::lane(RECEIVE);
-        let number = ring::number(state, lane);
-        let mut data = turn::record(state, &bytes, lane, number);
+        state.directions[RECEIVE].left = state.payload.saturating_sub(segment_len);
+        let mut data = turn::record(state, &bytes, 0);
+        data.header.number = ring::number(state, turn::lane(RECEIVE));
         data.header.flags |= flags::TURN;
         let ring = Ring::data();
         if let Some(mut slot) = ring.reserve::<Slot<HANDSHAKE_PAYLOAD>>(Kind::Data) {

@@ -27,6 +27,8 @@ mod admit;
 #[cfg(target_arch = "bpf")]
 mod close;
 #[cfg(target_arch = "bpf")]
+mod dns;
+#[cfg(target_arch = "bpf")]
 mod handshake;
 #[cfg(target_arch = "bpf")]
 mod owner;

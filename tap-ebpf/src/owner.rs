@@ -66,7 +66,7 @@ fn try_connect(address: *mut bpf_sock_addr) -> Option<()> {
         return None;
     }
     let state = state::get_or_create(sk)?;
-    state.connecting = tgid();
+    state.tgid = tgid();
     if state.cookie == 0 {
         // SAFETY: the context of the program.
         state.cookie = unsafe { bpf_get_socket_cookie(address.cast()) };
@@ -97,11 +97,11 @@ fn tap_release(ctx: SockContext) -> i32 {
 /// The current process uses the socket: the first to do so owns its connection.
 #[inline(always)]
 fn used(state: &mut Socket) {
-    if state.connection.tgid != 0 || state.phase != phase::TRACED {
+    if state.tgid != 0 || state.phase != phase::TRACED {
         return;
     }
     let tgid = tgid();
-    state.connection.tgid = tgid;
+    state.tgid = tgid;
     if tgid != setting!(self_tgid) {
         return; // the next record of the connection tells
     }

@@ -6,9 +6,7 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock, bpf_tcp_sock},
-    helpers::generated::{
-        bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sk_cgroup_id, bpf_sk_fullsock, bpf_tcp_sock,
-    },
+    helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_tcp_sock},
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
@@ -16,12 +14,12 @@ use tap_common::{
     counters::Event,
     limits::WINDOW_MAX,
     record::{RECEIVE, TRANSMIT, flags},
-    state::{Socket, phase},
+    state::{Direction, Socket, phase},
 };
 
 use crate::{
     admit::admit,
-    handshake,
+    dns, handshake,
     read::{self, FIN, RST, SYN, Segment},
     ring,
     socket::{self, tcp},
@@ -48,9 +46,10 @@ fn tap_egress(ctx: SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn try_ingress(skb: *mut __sk_buff) -> Option<()> {
-    let sk = full_socket(skb)?;
-    let Some(state) = state::get(sk.cast()) else {
-        return unknown(skb, sk, RECEIVE);
+    let sk = socket_of(skb)?;
+    let state = match state::get(sk.cast()) {
+        Some(state) => state,
+        None => unknown(skb, RECEIVE)?,
     };
     if state.phase != phase::TRACED {
         return None;
@@ -60,9 +59,10 @@ fn try_ingress(skb: *mut __sk_buff) -> Option<()> {
 
 #[inline(always)]
 fn try_egress(skb: *mut __sk_buff) -> Option<()> {
-    let sk = full_socket(skb)?;
-    let Some(state) = state::get(sk.cast()) else {
-        return unknown(skb, sk, TRANSMIT);
+    let sk = socket_of(skb)?;
+    let state = match state::get(sk.cast()) {
+        Some(state) => state,
+        None => unknown(skb, TRANSMIT)?,
     };
     if state.phase != phase::TRACED {
         return None;
@@ -70,36 +70,44 @@ fn try_egress(skb: *mut __sk_buff) -> Option<()> {
     transmit(skb, sk, state)
 }
 
-/// The packet's full socket, of whatever protocol.
+/// The packet's socket, of whatever protocol; perhaps no full one, which has no storage.
 #[inline(always)]
-fn full_socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
-    // SAFETY: the context's socket, null-checked before and after the helper as the verifier asks.
-    unsafe {
-        let sk = (*skb).__bindgen_anon_2.sk;
-        if sk.is_null() {
-            return None;
-        }
-        let sk = bpf_sk_fullsock(sk);
-        (!sk.is_null()).then_some(sk)
-    }
+fn socket_of(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
+    // SAFETY: a context field.
+    let sk = unsafe { (*skb).__bindgen_anon_2.sk };
+    (!sk.is_null()).then_some(sk)
 }
 
-/// A segment of a socket without state: of a listener, or of a connection older than tap.
+/// The packet's full socket.
+#[inline(always)]
+fn full_socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
+    let sk = socket_of(skb)?;
+    // SAFETY: `sk` is not null, as the verifier asks.
+    let sk = unsafe { bpf_sk_fullsock(sk) };
+    (!sk.is_null()).then_some(sk)
+}
+
+/// A packet of a socket without state: of a listener, of a connection older than tap (then its
+/// state is made), or no TCP. A function of its own, so that its stack is given back.
 #[inline(never)]
-fn unknown(skb: *mut __sk_buff, sk: *mut bpf_sock, direction: usize) -> Option<()> {
+fn unknown(skb: *mut __sk_buff, direction: usize) -> Option<&'static mut Socket> {
+    let sk = full_socket(skb)?;
     // SAFETY: fields of the full socket.
     let (protocol, tcp_state) = unsafe { ((*sk).protocol, (*sk).state) };
     if protocol != tcp::IPPROTO_TCP {
+        dns::message(skb, protocol, direction);
         return None;
     }
     if tcp_state == tcp::LISTEN {
-        return if direction == RECEIVE { handshake::keep(skb) } else { None };
+        if direction == RECEIVE {
+            handshake::keep(skb);
+        }
+        return None;
     }
     if !tcp::is_connected(tcp_state) {
         return None;
     }
-    let state = pick_up(skb, sk)?;
-    if direction == RECEIVE { receive(skb, sk, state) } else { transmit(skb, sk, state) }
+    pick_up(skb, sk)
 }
 
 /// Makes the state of a connection that was there before tap.
@@ -116,15 +124,15 @@ fn pick_up(skb: *mut __sk_buff, sk: *mut bpf_sock) -> Option<&'static mut Socket
     unsafe {
         state.cookie = bpf_get_socket_cookie(skb.cast());
         // The stream begins, as far as tap is concerned, at the next byte of each direction.
-        state.connection.local_isn = (*tcp).snd_nxt.wrapping_sub(1);
-        state.connection.remote_isn = (*tcp).rcv_nxt.wrapping_sub(1);
+        state.local_isn = (*tcp).snd_nxt.wrapping_sub(1);
+        state.remote_isn = (*tcp).rcv_nxt.wrapping_sub(1);
         state.receive_base = (*tcp).bytes_received;
     }
     if !admit(&tuple, false, 0) {
         state.phase = phase::IGNORED;
         return None;
     }
-    let now = state.connection.opened_ns;
+    let now = state.opened_ns;
     socket::send_open(state, now);
     Some(state)
 }
@@ -152,32 +160,27 @@ fn segment(skb: *mut __sk_buff) -> Option<Segment> {
 fn transmit(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut Socket) -> Option<()> {
     let segment = segment(skb)?;
     if segment.flags & SYN != 0 {
-        state.connection.local_isn = segment.sequence;
-        state.connection.flags |= flags::SYN_SENT;
+        state.local_isn = segment.sequence;
+        state.flags |= flags::SYN_SENT;
     }
     if segment.flags & RST != 0 {
-        state.connection.flags |= flags::RST_SENT;
+        state.flags |= flags::RST_SENT;
     }
-    let ahead = ahead_of(&segment, state.connection.local_isn, state.directions[TRANSMIT].position);
-    if segment.flags & FIN != 0 {
-        state.directions[TRANSMIT].fin_at =
-            at(state.directions[TRANSMIT].position, ahead.wrapping_add(segment.payload as i32));
-    }
-    if segment.payload == 0 {
-        return None;
-    }
+    let position = state.sent_to;
+    let ahead = ahead_of(&segment, state.local_isn, position);
     let end = ahead.wrapping_add(segment.payload as i32);
-    if end <= 0 {
-        return None; // a retransmission
+    if segment.flags & FIN != 0 {
+        finish(&mut state.directions[TRANSMIT], at(position, end));
     }
-    let position = state.directions[TRANSMIT].position;
+    if segment.payload == 0 || end <= 0 {
+        return None; // nothing, or a retransmission
+    }
     // What of the segment was sent before is not new.
     let old = if ahead < 0 { ahead.unsigned_abs() } else { 0 };
-    state.directions[TRANSMIT].position = at(position, end);
-    container(sk, state);
-    let now = now();
+    state.sent_to = at(position, end);
     turn::bytes(
         skb,
+        sk,
         state,
         Bytes {
             direction: TRANSMIT,
@@ -185,7 +188,7 @@ fn transmit(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut Socket) -> Optio
             position,
             len: segment.payload.wrapping_sub(old),
             at: segment.payload_at.wrapping_add(old),
-            now,
+            now: 0,
         },
     );
     Some(())
@@ -199,11 +202,11 @@ fn receive(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut Socket) -> Option
     if segment.payload == 0 && segment.flags & (FIN | RST) == 0 {
         return None;
     }
-    if state.connection.flags & flags::ESTABLISHED == 0 {
+    if state.flags & flags::ESTABLISHED == 0 {
         // The answer to our SYN. Its RST has no sequence number to check; data on it is not
         // counted before the kernel has taken the handshake.
         if segment.flags & RST != 0 {
-            state.connection.flags |= flags::RST_RECEIVED;
+            state.flags |= flags::RST_RECEIVED;
         }
         return None;
     }
@@ -217,21 +220,20 @@ fn receive(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut Socket) -> Option
         return None;
     }
     if segment.flags & RST != 0 {
-        state.connection.flags |= flags::RST_RECEIVED;
+        state.flags |= flags::RST_RECEIVED;
     }
     let position = received.wrapping_sub(state.receive_base);
-    let ahead = ahead_of(&segment, state.connection.remote_isn, position);
+    let ahead = ahead_of(&segment, state.remote_isn, position);
     let end = ahead.wrapping_add(segment.payload as i32);
     if segment.flags & FIN != 0 {
-        state.directions[RECEIVE].fin_at = at(position, end);
+        finish(&mut state.directions[RECEIVE], at(position, end));
     }
     if segment.payload == 0 || ahead_of_kernel.wrapping_add(segment.payload as i32) <= 0 {
         return None; // nothing, or taken in before
     }
-    container(sk, state);
-    let now = now();
     turn::bytes(
         skb,
+        sk,
         state,
         Bytes {
             direction: RECEIVE,
@@ -239,7 +241,7 @@ fn receive(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut Socket) -> Option
             position,
             len: segment.payload,
             at: segment.payload_at,
-            now,
+            now: 0,
         },
     );
     Some(())
@@ -260,17 +262,9 @@ fn at(position: u64, ahead: i32) -> u64 {
     position.wrapping_add(i64::from(ahead) as u64)
 }
 
-/// Notes the container once: its cgroup needs no process.
+/// Notes where the direction's payload ends.
 #[inline(always)]
-fn container(sk: *mut bpf_sock, state: &mut Socket) {
-    if state.connection.cgroup == 0 {
-        // SAFETY: a full socket.
-        state.connection.cgroup = unsafe { bpf_sk_cgroup_id(sk.cast()) };
-    }
-}
-
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: takes nothing.
-    unsafe { bpf_ktime_get_ns() }
+fn finish(direction: &mut Direction, position: u64) {
+    direction.fin_at = position as u32;
+    direction.fin = 1;
 }

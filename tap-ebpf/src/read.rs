@@ -8,7 +8,7 @@ use core::{
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock, bpf_sock_ops},
-    helpers::generated::bpf_probe_read_kernel,
+    helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes},
 };
 use tap_common::{record::Tuple, settings::Offsets};
 
@@ -180,6 +180,35 @@ pub fn segment(skb: *mut __sk_buff) -> Option<Segment> {
         let payload = (*skb).len.checked_sub(payload_at)?;
         Some(Segment { sequence, flags, payload_at, payload, addresses_at, tcp_at })
     }
+}
+
+/// What a UDP packet's headers say.
+#[derive(Clone, Copy)]
+pub struct Datagram {
+    /// Where the UDP header begins.
+    pub udp_at: u32,
+    /// Where the addresses stand: 12 (IPv4) or 8 (IPv6).
+    pub addresses_at: u32,
+    /// Bytes of payload; at least one.
+    pub payload: u32,
+}
+
+/// Reads the headers of a UDP packet without IPv6 extension headers.
+#[inline(always)]
+pub fn datagram(skb: *mut __sk_buff) -> Option<Datagram> {
+    let mut first = [0u8; 1];
+    // SAFETY: one byte of room; the helper fails where there is none.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), 0, first.as_mut_ptr().cast(), 1) } != 0 {
+        return None;
+    }
+    let (udp_at, addresses_at) = match first[0] >> 4 {
+        4 => (u32::from(first[0] & 0xf) * 4, 12),
+        6 => (40, 8),
+        _ => return None,
+    };
+    // SAFETY: a context field.
+    let payload = unsafe { (*skb).len }.checked_sub(udp_at + 8)?;
+    (payload != 0).then_some(Datagram { udp_at, addresses_at, payload })
 }
 
 /// Where TCP begins in an IPv6 packet: behind at most three extension headers.

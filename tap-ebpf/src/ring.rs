@@ -88,8 +88,8 @@ pub fn number(state: &mut Socket, lane: Lane) -> u32 {
     // SAFETY: a pointer into the socket storage, aligned; all writers add atomically.
     unsafe {
         let number = sent.read_volatile();
-        add_one(sent);
-        number as u32
+        asm!("lock *(u32 *)({sent} + 0) += {one}", sent = in(reg) sent, one = in(reg) 1u64);
+        number
     }
 }
 

@@ -76,30 +76,32 @@ fn state_of(ops: *mut bpf_sock_ops) -> Option<&'static mut Socket> {
     state
 }
 
-/// Begins a connection in `state`. A socket may connect again after a failed connect, with the
+/// Begins a connection in `state`, whose owner the caller has put there or clears. A socket may connect again after a failed connect, with the
 /// same cookie and storage: then it is the next generation.
 #[inline(always)]
 pub fn begin(state: &mut Socket, tuple: Tuple, flags: u16) {
     if state.phase != phase::NEW {
         state.generation = state.generation.wrapping_add(1);
     }
-    let fresh =
-        Direction { last_ns: 0, position: 0, fin_at: u64::MAX, cut_at: u64::MAX, turns: 0, pad: 0 };
-    state.directions[0] = fresh;
-    state.directions[1] = fresh;
+    state.directions[0] = Direction::FRESH;
+    state.directions[1] = Direction::FRESH;
     state.sent = [0; LANES];
     state.turn_direction = Socket::NO_TURN;
     state.turn_limit = setting!(turns);
+    state.payload = setting!(payload);
+    state.undecided = u32::from(state.payload != 0);
+    state.sent_to = 0;
     state.receive_base = 0;
-    state.connection.tuple = tuple;
+    state.local = tuple.local;
+    state.remote = tuple.remote;
+    state.local_port = tuple.local_port;
+    state.remote_port = tuple.remote_port;
     // SAFETY: takes nothing.
-    state.connection.opened_ns = unsafe { bpf_ktime_get_ns() };
-    state.connection.established_ns = 0;
-    state.connection.cgroup = 0;
-    state.connection.tgid = 0;
-    state.connection.local_isn = 0;
-    state.connection.remote_isn = 0;
-    state.connection.flags = flags;
+    state.opened_ns = unsafe { bpf_ktime_get_ns() };
+    state.cgroup = 0;
+    state.local_isn = 0;
+    state.remote_isn = 0;
+    state.flags = flags;
     state.phase = phase::TRACED;
 }
 
@@ -109,9 +111,8 @@ fn connect(ops: *mut bpf_sock_ops) -> Option<()> {
     let state = state_of(ops)?;
     let tuple = read::tuple_of_ops(ops);
     begin(state, tuple, flags::ACTIVE);
-    state.connection.tgid = state.connecting;
     identify(ops, state);
-    if admit(&tuple, true, state.connecting) {
+    if admit(&tuple, true, state.tgid) {
         want_state_changes(ops);
     } else {
         state.phase = phase::IGNORED;
@@ -128,6 +129,7 @@ fn established(ops: *mut bpf_sock_ops, active: bool) -> Option<()> {
         let tuple = read::tuple_of_ops(ops);
         // An active open that was not seen to begin is older than tap, by a handshake.
         let flags = if active { flags::ACTIVE | flags::PREEXISTING } else { 0 };
+        state.tgid = 0;
         begin(state, tuple, flags);
         identify(ops, state);
         if !admit(&tuple, active, 0) {
@@ -139,17 +141,15 @@ fn established(ops: *mut bpf_sock_ops, active: bool) -> Option<()> {
     }
     want_state_changes(ops);
     // SAFETY: context fields; the helper takes nothing.
-    unsafe {
-        state.connection.established_ns =
-            if active { bpf_ktime_get_ns() } else { state.connection.opened_ns };
-        if state.connection.flags & flags::SYN_SENT == 0 {
+    let time = unsafe {
+        if state.flags & flags::SYN_SENT == 0 {
             // With Fast Open `snd_nxt` is past the SYN's data; then the SYN was seen on egress.
-            state.connection.local_isn = (*ops).snd_nxt.wrapping_sub(1);
+            state.local_isn = (*ops).snd_nxt.wrapping_sub(1);
         }
-        state.connection.remote_isn = (*ops).rcv_nxt.wrapping_sub(1);
-    }
-    state.connection.flags |= flags::ESTABLISHED;
-    let time = state.connection.established_ns;
+        state.remote_isn = (*ops).rcv_nxt.wrapping_sub(1);
+        if active { bpf_ktime_get_ns() } else { state.opened_ns }
+    };
+    state.flags |= flags::ESTABLISHED;
     send_open(state, time);
     if !active {
         handshake::join(state);
@@ -165,7 +165,7 @@ pub fn send_open(state: &mut Socket, time: u64) {
     let Some(mut slot) = ring.reserve::<Open>(Kind::Open) else { return };
     slot.write(Open {
         header: ring::header(state, Kind::Open, Lane::Life, number, time),
-        connection: state.connection,
+        connection: state.connection(),
     });
     ring.submit(slot);
 }

@@ -70,10 +70,11 @@ fn get_with(sk: *mut c_void, flags: u64) -> Option<&'static mut Socket> {
     unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), flags).cast::<Socket>().as_mut() }
 }
 
-/// The daemon's word on turns of this connection, if there is one.
+/// The daemon's word on this connection, if there is a new one; it is taken out of the table.
 #[inline(always)]
-pub fn verdict(state: &Socket) -> Option<u32> {
+pub fn take_verdict(state: &Socket) -> Option<Verdict> {
     // SAFETY: the entry is plain integers; a torn read is an older or newer limit.
-    let verdict = unsafe { VERDICTS.get(&state.cookie) }?;
-    (verdict.generation == state.generation).then_some(verdict.turns)
+    let verdict = *unsafe { VERDICTS.get(&state.cookie) }?;
+    let _ = VERDICTS.remove(&state.cookie);
+    (verdict.generation == state.generation).then_some(verdict)
 }

@@ -104,7 +104,6 @@ fn try_state_by_cookie(ctx: &RawTracePointContext) -> Option<()> {
         connection: Connection {
             tuple: Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, pad: 0 },
             opened_ns: 0,
-            established_ns: 0,
             cgroup: 0,
             tgid: 0,
             local_isn: 0,

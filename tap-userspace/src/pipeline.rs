@@ -232,7 +232,8 @@ impl Tracer {
         self.record(&Frame::Snapshot(bytes.clone()));
         for (header, turns) in self.table.snapshot(&closes(&bytes)) {
             let limit = tap_common::limits::TURNS_DEFAULT;
-            let verdict = Verdict { generation: header.generation, turns: turns + limit };
+            let verdict =
+                Verdict { generation: header.generation, turns: turns + limit, payload: 0 };
             // A full map means that the new segment's turns are only counted.
             let _ = self.probes.verdicts.insert(header.cookie, Plain(verdict), 0);
         }
@@ -325,7 +326,7 @@ pub fn named(record: &Record<'_>) -> u32 {
         Record::Owner(owner) => owner.tgid,
         Record::Close(close) => close.connection.tgid,
         Record::Data(data, _) => data.tgid,
-        Record::Exec(..) | Record::Fork(_) | Record::Exit(_) => 0,
+        Record::Exec(..) | Record::Fork(_) | Record::Exit(_) | Record::Dns(..) => 0,
     }
 }
 

@@ -64,7 +64,6 @@ impl End {
                 pad: 0,
             },
             opened_ns: self.opened_ns,
-            established_ns: self.opened_ns,
             cgroup: 0,
             tgid: 0,
             local_isn: self.numbers.0,
@@ -99,7 +98,16 @@ impl End {
         header.flags |= flags::TURN;
         header.payload_len = payload.len() as u32;
         let segment_len = payload.len() as u32;
-        let data = Data { header, offset: 0, position: 0, segment_len, turn: 1, tgid: 0, pad: 0 };
+        let data = Data {
+            header,
+            offset: 0,
+            position: 0,
+            previous_ns: 0,
+            segment_len,
+            turn: 1,
+            tgid: 0,
+            pad: 0,
+        };
         [bytes_of(&data), payload.to_vec()].concat()
     }
 

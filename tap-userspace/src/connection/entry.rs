@@ -172,13 +172,18 @@ impl Entry {
         sent.map(|turn| turn.position).max().unwrap_or(self.base.bytes[record::TRANSMIT])
     }
 
+    /// Whether it is older than tap.
+    pub const fn is_preexisting(&self) -> bool {
+        self.connection.flags & flags::PREEXISTING != 0
+    }
+
     /// Whether every record that the close counts has come.
     pub fn is_complete(&self, close: &Close) -> bool {
         self.came.iter().zip(close.sent).all(|(came, sent)| *came >= sent)
     }
 
     /// The connection at its close.
-    pub fn close(mut self, close: &Close, terms: &Terms<'_>) -> Connection {
+    pub fn close(&mut self, close: &Close, terms: &Terms<'_>) -> Connection {
         if !self.is_complete(close) {
             self.quality.add(Quality::LOST_EVENTS);
         }
@@ -433,7 +438,6 @@ pub fn without_word(connection: record::Connection, now_ns: u64) -> Close {
 pub(super) const EMPTY: record::Connection = record::Connection {
     tuple: record::Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, pad: 0 },
     opened_ns: 0,
-    established_ns: 0,
     cgroup: 0,
     tgid: 0,
     local_isn: 0,

@@ -24,6 +24,10 @@ use crate::{enrich::process::Process, source::decode::Record};
 /// was empty.
 const LINGER_NS: u64 = 50_000_000;
 
+/// How long a connection that is older than tap and ends at once waits for the first list of the
+/// host's sockets, which tells who opened it: the list of a host with 2,000 processes takes less.
+const LISTING_NS: u64 = 2_000_000_000;
+
 /// What the configuration says of the table.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -61,7 +65,7 @@ pub struct Table {
     identities: Identities,
     /// One entry per connection; a socket that connects again has two while the records of the
     /// first are still under way.
-    entries: HashMap<Key, Entry>,
+    entries: HashMap<Key, Box<Entry>>,
     /// Since when, in the order of their ages.
     ages: VecDeque<(u64, Key)>,
     /// Closes that wait for records.
@@ -135,7 +139,7 @@ impl Table {
             Record::Owner(owner) => self.owner(owner, process),
             Record::Data(data, payload) => self.data(data, payload, process),
             Record::Close(close) => self.close(close, process),
-            Record::Exec(..) | Record::Fork(_) | Record::Exit(_) => {}
+            Record::Exec(..) | Record::Fork(_) | Record::Exit(_) | Record::Dns(..) => {}
         }
     }
 
@@ -188,6 +192,7 @@ impl Table {
         let Some(key) = self.newest(&close.header) else { return };
         let mut close = *close;
         let now = self.now_ns;
+        let unlisted = self.ended.is_some();
         let entry = self.entry(key);
         if close.header.generation == key.1 {
             entry.count(Lane::Life);
@@ -199,7 +204,7 @@ impl Table {
         if entry.process.is_none() {
             entry.process = process.cloned();
         }
-        if entry.is_complete(&close) {
+        if entry.is_complete(&close) && !(unlisted && entry.is_preexisting()) {
             self.finish(key, &close);
         } else {
             entry.closing = Some(Box::new((close, now)));
@@ -219,24 +224,19 @@ impl Table {
 
     /// The entry of a connection, made if there is none.
     fn entry(&mut self, key: Key) -> &mut Entry {
-        if !self.entries.contains_key(&key) {
-            self.insert(key);
-        }
-        self.entries.get_mut(&key).expect("inserted above")
-    }
-
-    fn insert(&mut self, key: Key) {
-        if self.entries.len() >= self.settings.capacity {
+        if self.entries.len() >= self.settings.capacity && !self.entries.contains_key(&key) {
             self.evict();
         }
-        let wall = self.now_ns.saturating_add_signed(self.clock_offset);
-        let (id, drawn) = self.identities.draw(wall);
         // What has ended still stands in the ages; it is swept out before it outweighs the rest.
         if self.ages.len() > 2 * self.entries.len() + 4096 {
             self.ages.retain(|(_, key)| self.entries.contains_key(key));
         }
-        self.ages.push_back((self.now_ns, key));
-        self.entries.insert(key, Entry::new(self.now_ns, self.clock_offset, id, drawn));
+        let Self { entries, ages, identities, now_ns, clock_offset, .. } = self;
+        entries.entry(key).or_insert_with(|| {
+            let (id, drawn) = identities.draw(now_ns.saturating_add_signed(*clock_offset));
+            ages.push_back((*now_ns, key));
+            Box::new(Entry::new(*now_ns, *clock_offset, id, drawn))
+        })
     }
 
     /// The oldest goes.
@@ -267,7 +267,7 @@ impl Table {
     fn finish_if_complete(&mut self, key: Key) {
         let Some(entry) = self.entries.get(&key) else { return };
         let Some(closing) = entry.closing.as_deref() else { return };
-        if entry.is_complete(&closing.0) {
+        if entry.is_complete(&closing.0) && !(self.ended.is_some() && entry.is_preexisting()) {
             let close = closing.0;
             self.finish(key, &close);
         }
@@ -279,7 +279,7 @@ impl Table {
         }
     }
 
-    fn export_closed(&mut self, entry: Entry, close: &Close) {
+    fn export_closed(&mut self, mut entry: Box<Entry>, close: &Close) {
         if let Some(ended) = &mut self.ended {
             ended.insert(close.header.cookie);
         }
@@ -301,9 +301,12 @@ impl Table {
             self.counts.own += u64::from(self.entries.remove(&key).is_some());
         }
         while drained && let Some(&key) = self.waiting.front() {
-            let closing = self.entries.get(&key).and_then(|entry| entry.closing.as_deref());
-            if let Some((close, read_ns)) = closing {
-                if self.now_ns.saturating_sub(*read_ns) < LINGER_NS {
+            if let Some(entry) = self.entries.get(&key)
+                && let Some((close, read_ns)) = entry.closing.as_deref()
+            {
+                let unlisted = self.ended.is_some() && entry.is_preexisting();
+                let patience = if unlisted { LISTING_NS } else { LINGER_NS };
+                if self.now_ns.saturating_sub(*read_ns) < patience {
                     break;
                 }
                 let close = *close;
@@ -389,7 +392,7 @@ impl Table {
     fn reconcile(&mut self, snapshot: &[Close]) {
         let open: HashSet<_> = snapshot.iter().map(|close| key(&close.header)).collect();
         let settled = self.now_ns.saturating_sub(LINGER_NS * 20);
-        let is_lost = |(key, entry): &(&Key, &Entry)| {
+        let is_lost = |(key, entry): &(&Key, &Box<Entry>)| {
             let quiet = entry.closing.is_none() && entry.since_ns < settled;
             entry.in_storage && quiet && !open.contains(*key)
         };

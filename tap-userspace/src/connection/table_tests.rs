@@ -71,7 +71,6 @@ impl Bench {
         connection.tuple.local_port = 40_000;
         connection.tuple.remote_port = 80;
         connection.opened_ns = 1000 * MS;
-        connection.established_ns = 1000 * MS;
         connection.local_isn = 11;
         connection.remote_isn = 22;
         connection.flags = flags::ACTIVE | flags::ESTABLISHED;
@@ -88,8 +87,16 @@ impl Bench {
         let mut header = self.header(Kind::Data, lane, cookie, 0);
         header.flags = flags::TURN;
         let len = payload.len() as u32;
-        let data =
-            Data { header, offset: position, position, segment_len: len, turn: 1, tgid: 0, pad: 0 };
+        let data = Data {
+            header,
+            offset: position,
+            position,
+            previous_ns: 0,
+            segment_len: len,
+            turn: 1,
+            tgid: 0,
+            pad: 0,
+        };
         self.table.record(&Record::Data(data, payload), None);
     }
 

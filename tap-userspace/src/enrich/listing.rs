@@ -98,7 +98,6 @@ fn open(socket: &Socket, holders: &HashMap<u32, u32>, now: u64) -> Open {
                 pad: 0,
             },
             opened_ns: now,
-            established_ns: now,
             cgroup: 0,
             tgid: holders.get(&socket.inode).copied().unwrap_or(0),
             local_isn: 0,

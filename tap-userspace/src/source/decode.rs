@@ -1,7 +1,7 @@
 //! Ring bytes → [`Record`], by checked copies. Whatever comes in, the worst that happens is a
 //! [`Bad`], which the caller counts.
 
-use tap_common::record::{Close, Data, Header, Kind, Open, Owner, Process};
+use tap_common::record::{Close, Data, Dns, Header, Kind, Open, Owner, Process};
 
 /// A record of the kernel side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Record<'a> {
     Fork(Process),
     /// A process exited.
     Exit(Process),
+    /// A DNS message crossed UDP.
+    Dns(Dns, &'a [u8]),
 }
 
 impl Record<'_> {
@@ -33,6 +35,7 @@ impl Record<'_> {
             Self::Exec(..) => Kind::Exec,
             Self::Fork(_) => Kind::Fork,
             Self::Exit(_) => Kind::Exit,
+            Self::Dns(..) => Kind::Dns,
         }
     }
 }
@@ -60,6 +63,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, Bad> {
         Kind::Exec => Record::Exec(copy(bytes)?, payload::<Process>(bytes, header)?),
         Kind::Fork => Record::Fork(copy(bytes)?),
         Kind::Exit => Record::Exit(copy(bytes)?),
+        Kind::Dns => Record::Dns(copy(bytes)?, payload::<Dns>(bytes, header)?),
     })
 }
 
@@ -74,6 +78,7 @@ pub fn exact(bytes: &[u8]) -> &[u8] {
         Record::Close(_) => size_of::<Close>(),
         Record::Exec(_, name) => size_of::<Process>() + name.len(),
         Record::Fork(_) | Record::Exit(_) => size_of::<Process>(),
+        Record::Dns(_, message) => size_of::<Dns>() + message.len(),
     };
     &bytes[..len]
 }
@@ -91,6 +96,7 @@ impl Plain for Owner {}
 impl Plain for Data {}
 impl Plain for Close {}
 impl Plain for Process {}
+impl Plain for Dns {}
 
 #[expect(unsafe_code, reason = "the one place where bytes become records")]
 fn copy<T: Plain>(bytes: &[u8]) -> Result<T, Bad> {
@@ -139,25 +145,26 @@ mod tests {
         assert_eq!(decode(&[]), Err(Bad::Short(0)));
         assert_eq!(decode(&[1; 31]), Err(Bad::Short(31)));
         assert_eq!(decode(&[0; 64]), Err(Bad::Kind(0)));
-        assert_eq!(decode(&[8; 64]), Err(Bad::Kind(8)));
+        assert_eq!(decode(&[9; 64]), Err(Bad::Kind(9)));
         let open = header(Kind::Open as u8, 0);
         assert_eq!(decode(bytes_of(&open)), Err(Bad::Short(32)));
         let data = Data {
             header: header(3, 5),
             offset: 0,
             position: 0,
+            previous_ns: 0,
             segment_len: 5,
             turn: 1,
             tgid: 0,
             pad: 0,
         };
         let mut bytes = bytes_of(&data).to_vec();
-        assert_eq!(decode(&bytes), Err(Bad::Short(64)));
+        assert_eq!(decode(&bytes), Err(Bad::Short(72)));
         bytes.extend(b"12345stale");
         assert_eq!(decode(&bytes), Ok(Record::Data(data, b"12345")));
-        assert_eq!(exact(&bytes).len(), 69);
+        assert_eq!(exact(&bytes).len(), 77);
         let huge = Data { header: header(3, u32::MAX), ..data };
-        assert_eq!(decode(bytes_of(&huge)), Err(Bad::Short(64)));
+        assert_eq!(decode(bytes_of(&huge)), Err(Bad::Short(72)));
     }
 
     #[test]
