@@ -155,21 +155,60 @@ pub fn get(port: u16, path: &str) -> Result<String> {
     Ok(text)
 }
 
-/// That many idle connections, over several loopback addresses.
-pub fn idle_pairs(pairs: usize) -> Result<Vec<TcpStream>> {
-    let room = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
-    // SAFETY: a whole structure that outlives the call.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const room) };
-    let mut held = Vec::with_capacity(2 * pairs);
-    let mut listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), 0))?;
-    for number in 0..pairs {
-        if number % 10_000 == 0 {
-            let last = 2 + (number / 10_000) as u8;
-            listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), 0))?;
+/// Pairs of sockets that one process holds: the hard limit of open files is 20,000 on some hosts.
+const PAIRS: usize = 9_000;
+
+/// Processes that hold idle connections, each on a loopback address of its own.
+pub struct Held(Vec<Child>);
+
+impl Held {
+    /// Opens that many pairs of sockets.
+    pub fn pairs(pairs: usize) -> Result<Self> {
+        let mut held = Self(Vec::new());
+        for number in 0..pairs.div_ceil(PAIRS) {
+            let part = PAIRS.min(pairs - number * PAIRS);
+            let mut child = Command::new(std::env::current_exe()?)
+                .args(["hold", &part.to_string(), &(2 + number).to_string()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()?;
+            let mut answer = [0; 6];
+            let output = child.stdout.as_mut().context("a piped output")?;
+            let read = output.read_exact(&mut answer);
+            held.0.push(child);
+            read.with_context(|| format!("process {number} cannot hold {part} pairs"))?;
         }
-        let address: SocketAddr = listener.local_addr()?;
+        Ok(held)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            drop(child.stdin.take()); // it ends with its input
+            drop(child.wait());
+        }
+    }
+}
+
+/// Holds `pairs` idle connections on 127.0.0.`host` until its input ends.
+pub fn hold(pairs: usize, host: usize) -> Result<()> {
+    let mut room = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a whole structure that outlives the calls.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut room);
+        room.rlim_cur = room.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const room);
+    }
+    let host = u8::try_from(host).context("an octet")?;
+    let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0))?;
+    let address: SocketAddr = listener.local_addr()?;
+    let mut held = Vec::with_capacity(2 * pairs);
+    for number in 0..pairs {
         held.push(TcpStream::connect(address).with_context(|| format!("connection {number}"))?);
         held.push(listener.accept()?.0);
     }
-    Ok(held)
+    std::io::stdout().write_all(b"ready\n")?;
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
 }

@@ -33,6 +33,7 @@ fn main() -> Result<()> {
     match what.as_str() {
         "wire" => wire(number(arguments.next(), 7)?),
         "idle" => idle(number(arguments.next(), 50_000)?),
+        "hold" => load::hold(number(arguments.next(), 0)?, number(arguments.next(), 0)?),
         other => bail!("`{other}` is nothing to measure: wire or idle"),
     }
 }
@@ -84,19 +85,19 @@ impl Measured {
     }
 }
 
-/// 50,000 connections that do nothing: what one socket costs in the daemon.
+/// Connections that do nothing: what one socket costs in the daemon.
 fn idle(pairs: usize) -> Result<()> {
     let collector = Collector::start()?;
     let tap = Tap::start(&collector)?;
     let before = tap.resident_bytes()?;
-    let held = load::idle_pairs(pairs)?;
+    let held = load::Held::pairs(pairs)?;
     std::thread::sleep(SETTLE * 2);
     let after = tap.resident_bytes()?;
     let open = tap.metric("tap_connection_open")?;
-    let sockets = 2 * held.len() / 2;
     println!(
-        "{open} connections in the table, {sockets} sockets: {:.0} bytes of resident memory each \
+        "{open} connections in the table of {} sockets: {:.0} bytes of resident memory each \
          ({before} before, {after} with them)",
+        2 * pairs,
         after.saturating_sub(before) as f64 / open.max(1) as f64
     );
     drop(held);

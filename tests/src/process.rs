@@ -25,10 +25,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`; it is killed when this is dropped or the test process ends.
+    /// Starts `command` in a process group of its own, which is killed when this is dropped; the
+    /// program itself also when the test process ends.
     pub fn start(mut command: Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         // SAFETY: the closure makes one system call and allocates nothing.
         unsafe { command.pre_exec(|| sys::die_with_parent(libc::SIGKILL)) };
         let mut child = spawn(command).with_context(|| format!("starting {name}"))?;
@@ -65,9 +66,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            // It may have ended between the two calls.
-            drop(self.child.kill());
+        // Its children too: nginx's workers outlive a master that is killed. The leader is not waited for yet, so the
+        // group's number is its own.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            drop(sys::kill_group(self.child.id()));
             drop(self.child.wait());
         }
     }

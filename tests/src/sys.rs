@@ -104,6 +104,12 @@ pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
     checked(unsafe { libc::kill(pid.cast_signed(), signal) }).map(drop)
 }
 
+/// Kills the process group that `leader` leads, if anybody is left in it.
+pub fn kill_group(leader: u32) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    checked(unsafe { libc::killpg(leader.cast_signed(), libc::SIGKILL) }).map(drop)
+}
+
 /// Moves the calling thread into the network namespace `namespace`.
 pub fn enter_network(namespace: impl AsFd) -> io::Result<()> {
     // SAFETY: no memory is involved.

@@ -17,6 +17,7 @@ use super::{
     kernel_btf,
     plan::{Hook, Need, PLAN, Row, Way},
     snapshot::Snapshot,
+    sys,
 };
 
 /// The object, embedded; empty in a build without kernel programs.
@@ -143,14 +144,18 @@ pub fn load(root: &Root, mut wanted: Wanted) -> Result<Probes, LoadError> {
     let btf = Btf::from_sys_fs().ok();
     // Whether tracing programs reach socket storage is tried, not guessed from a version; the
     // answer is in the read-only data, so the stand-ins need the object loaded anew.
-    let mut object = prepare(&wanted)?;
+    let mut object = prepare(&wanted, btf.as_ref())?;
     if try_load(&mut object, "tap_state", Hook::Typed("inet_sock_set_state"), btf.as_ref()).is_err()
     {
         wanted.settings.by_cookie = 1;
-        object = prepare(&wanted)?;
+        object = prepare(&wanted, btf.as_ref())?;
     }
     fill(&mut object, &wanted)?;
     let outcomes = attach_all(&mut object, root, btf.as_ref())?;
+    drop(btf);
+    // The kernel's BTF takes some 40 MiB while it is parsed; nothing after is of that size, and the
+    // allocator would keep it.
+    sys::give_memory_back();
     take(object, outcomes)
 }
 
@@ -163,7 +168,7 @@ pub fn try_all(wanted: &Wanted) -> Result<Vec<Outcome>, LoadError> {
     let btf_bytes = std::fs::read(kernel_btf::VMLINUX).unwrap_or_default();
     wanted.settings.offsets = kernel_btf::offsets(&btf_bytes);
     let btf = Btf::from_sys_fs().ok();
-    let mut object = prepare(&wanted)?;
+    let mut object = prepare(&wanted, btf.as_ref())?;
     Ok(PLAN
         .iter()
         .map(|row| {
@@ -176,9 +181,10 @@ pub fn try_all(wanted: &Wanted) -> Result<Vec<Outcome>, LoadError> {
         .collect())
 }
 
-fn prepare(wanted: &Wanted) -> Result<Ebpf, LoadError> {
+fn prepare(wanted: &Wanted, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
     let settings = Plain(wanted.settings);
     EbpfLoader::new()
+        .btf(btf)
         .override_global("SETTINGS", &settings, true)
         .map_max_entries("LIFE", wanted.life_ring)
         .map_max_entries("DATA", wanted.data_ring)
