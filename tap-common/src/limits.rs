@@ -10,6 +10,10 @@ pub const PAYLOAD_MEDIUM: usize = 1024;
 /// Most data records that one segment may become: a GSO segment holds 64 KiB.
 pub const CHUNKS_MAX: u32 = 16;
 
+/// Default number of bytes captured of each turn of a connection whose exchanges are read: the
+/// largest head that servers take (8 to 16 KiB), and small bodies whole.
+pub const TURN_PAYLOAD_DEFAULT: u32 = 16 << 10;
+
 /// Longest DNS message over UDP that is reported (RFC 6891 §6.2.5 recommends no more).
 pub const DNS_MAX: usize = 4096;
 

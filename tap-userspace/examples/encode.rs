@@ -16,7 +16,7 @@ use std::{
 use tap_userspace::{
     config::environment::Environment,
     export::{Exporters, line},
-    telemetry::{limits::Limits, resource::Resource, span},
+    telemetry::{limits::Limits, log::Terms, resource::Resource, span},
 };
 
 #[global_allocator]
@@ -26,7 +26,7 @@ const BATCH: usize = 512;
 
 fn main() {
     let environment = Environment::read(std::iter::empty::<(String, String)>()).unwrap();
-    let frame = span::Frame::new(&Resource::detect(&environment));
+    let frame = span::Frame::new(&Resource::detect(&environment), span::SCOPE);
     let limits = Limits::default();
     let plain: Vec<_> = (0..BATCH as u64).map(support::plain).collect();
     let tls: Vec<_> = (0..BATCH).map(|_| support::full()).collect();
@@ -113,7 +113,9 @@ fn whole() {
         [("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())];
     let environment = Environment::read(variables).unwrap();
     let resource = Resource::detect(&environment);
-    let exporters = Exporters::start(&environment, resource, runtime.handle(), false).unwrap();
+    let exporters =
+        Exporters::start(&environment, resource, runtime.handle(), false, &Terms::default())
+            .unwrap();
     let (sink, rounds) = (exporters.sink(), 2_000);
     let mut offering = Duration::ZERO;
     for round in 0..rounds {

@@ -24,6 +24,7 @@ use crate::{
         identity::Identities,
         model::Connection,
         table::{Settings, Table},
+        transaction::Transaction,
     },
     enrich::{
         listing::{self, Lister},
@@ -31,6 +32,7 @@ use crate::{
     },
     observe::{Board, Picture},
     probe::load::{Plain, Probes},
+    protocol::conversation::Interest,
     source::{
         decode::{self, Record, decode},
         file::{Frame, Writer},
@@ -47,6 +49,9 @@ const SNAPSHOT: Duration = Duration::from_secs(10);
 /// Takes finished connections; must not block.
 pub type Sink = Box<dyn FnMut(Vec<Connection>) + Send>;
 
+/// Takes exchanges that are over; must not block.
+pub type Transactions = Box<dyn FnMut(Vec<Transaction>) + Send>;
+
 /// What a tracer is made of.
 pub struct Parts {
     /// The running kernel side.
@@ -55,8 +60,12 @@ pub struct Parts {
     pub settings: Settings,
     /// Makes ids.
     pub identities: Identities,
+    /// Most bytes captured of each turn of a connection whose exchanges are read.
+    pub max_bytes: u32,
     /// Where connections go.
     pub sink: Sink,
+    /// Where exchanges go.
+    pub transactions: Transactions,
     /// Where numbers are shown.
     pub board: Board,
     /// Writes what comes in, if wanted.
@@ -80,7 +89,9 @@ pub struct Tracer {
     table: Table,
     processes: Processes,
     clock: Clock,
+    max_bytes: u32,
     sink: Sink,
+    transactions: Transactions,
     board: Board,
     picture: Picture,
     recorder: Option<Writer>,
@@ -141,7 +152,9 @@ impl Tracer {
             table: Table::new(parts.settings, parts.identities),
             processes: Processes::default(),
             clock: Clock::new(),
+            max_bytes: parts.max_bytes,
             sink: parts.sink,
+            transactions: parts.transactions,
             board: parts.board,
             picture: Picture::default(),
             recorder: parts.recorder,
@@ -168,13 +181,38 @@ impl Tracer {
         table.tick(drained);
         self.record(&Frame::Tick(drained));
         self.hand_over();
+        self.tell_kernel();
         now
+    }
+
+    /// Tells the kernel side what to capture of connections whose protocol is known now. Where its
+    /// table is full, it goes on as it does.
+    fn tell_kernel(&mut self) {
+        let (interests, forgotten) = self.table.take_interests();
+        for ((cookie, generation), interest) in interests {
+            let payload = match interest {
+                Interest::Nothing => 0,
+                Interest::Turns => self.max_bytes,
+                Interest::Everything => u32::MAX,
+            };
+            let turns = tap_common::limits::TURNS_DEFAULT;
+            let verdict = Verdict { generation, turns, payload };
+            let _ = self.probes.verdicts.insert(cookie, Plain(verdict), 0);
+        }
+        for cookie in forgotten {
+            // Mostly the kernel side has taken it out.
+            let _ = self.probes.verdicts.remove(&cookie);
+        }
     }
 
     fn hand_over(&mut self) {
         let finished = self.table.take_finished();
         if !finished.is_empty() {
             (self.sink)(finished);
+        }
+        let told = self.table.take_transactions();
+        if !told.is_empty() {
+            (self.transactions)(told);
         }
     }
 

@@ -10,12 +10,13 @@ use std::{
 
 use support::{full, plain};
 use tap_userspace::{
+    connection::model::Connection,
     export::{
         console::{Exporter, Form, Printer},
         items::{Items, Reason},
         queue::{Bounds, Queue},
     },
-    telemetry::limits::Limits,
+    telemetry::{limits::Limits, log::Terms},
 };
 
 /// Takes what is written, or fails.
@@ -44,10 +45,10 @@ impl Output {
     }
 }
 
-fn queue() -> (Arc<Queue>, Arc<Items>) {
+fn queue() -> (Arc<Queue<Connection>>, Arc<Items>) {
     let items = Arc::new(Items::new("traces", "console"));
     let delay = Duration::from_secs(60);
-    let bounds = Bounds { spans: 1_000, bytes: 1 << 20, batch: 10, delay };
+    let bounds = Bounds { items: 1_000, bytes: 1 << 20, batch: 10, delay };
     (Arc::new(Queue::new(bounds, items.clone())), items)
 }
 
@@ -55,7 +56,7 @@ fn queue() -> (Arc<Queue>, Arc<Items>) {
 async fn lines_are_json_with_the_spans_attributes() {
     let (queue, items) = queue();
     let output = Output::default();
-    let printer = Printer::new(Form::Lines, Limits::default(), output.clone());
+    let printer = Printer::new(Form::Lines, Terms::default(), output.clone());
     let exporter = Exporter::start(printer, queue.clone(), items.clone()).unwrap();
     let mut hostile = plain(1);
     let process = Arc::make_mut(hostile.process.as_mut().unwrap());
@@ -93,7 +94,7 @@ fn lines_honour_limits() {
     tap_userspace::export::line::line(&full(), &limits, &mut out);
     let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert_eq!(line["connection.id"], "000");
-    assert_eq!(line["dropped_attributes_count"], 34);
+    assert_eq!(line["dropped_attributes_count"], 42);
     assert_eq!(line.get("connection.handler"), None);
     assert_eq!(line["events"][1]["dropped_attributes_count"], 5);
 }
@@ -101,7 +102,7 @@ fn lines_honour_limits() {
 #[test]
 fn the_table_is_aligned_and_moves_no_cursor() {
     let output = Output::default();
-    let mut printer = Printer::new(Form::Table, Limits::default(), output.clone());
+    let mut printer = Printer::new(Form::Table, Terms::default(), output.clone());
     let mut hostile = full();
     hostile.client_hello.as_mut().unwrap().server_name = Some("\x1b[2Jx".into());
     printer.print(&vec![vec![plain(0)], vec![hostile]]).unwrap();
@@ -121,7 +122,7 @@ fn the_table_is_aligned_and_moves_no_cursor() {
 async fn a_reader_that_is_gone_costs_lines_and_nothing_else() {
     let (queue, items) = queue();
     let output = Output { broken: true, ..Output::default() };
-    let printer = Printer::new(Form::Lines, Limits::default(), output);
+    let printer = Printer::new(Form::Lines, Terms::default(), output);
     let exporter = Exporter::start(printer, queue.clone(), items.clone()).unwrap();
     for n in 0..25 {
         queue.offer(vec![plain(n)], 0);

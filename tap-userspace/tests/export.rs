@@ -21,7 +21,7 @@ use tap_userspace::{
         Exporters,
         items::{Counts, Reason},
     },
-    telemetry::resource::Resource,
+    telemetry::{log::Terms, resource::Resource},
 };
 use tokio::runtime::Handle;
 
@@ -30,7 +30,7 @@ const PROTOCOLS: [&str; 3] = ["grpc", "http/protobuf", "http/json"];
 fn start(variables: &[(&str, &str)]) -> Exporters {
     let environment = Environment::read(variables.iter().copied()).unwrap();
     let resource = Resource::detect(&environment);
-    Exporters::start(&environment, resource, &Handle::current(), false).unwrap()
+    Exporters::start(&environment, resource, &Handle::current(), false, &Terms::default()).unwrap()
 }
 
 /// To `endpoint` by `protocol`, soon, with `more` settings.
@@ -176,7 +176,7 @@ async fn json_is_as_the_specification_writes_it() {
     let cookie = span["attributes"].as_array().unwrap().iter();
     let cookie = cookie.clone().find(|pair| pair["key"] == "connection.cookie").unwrap();
     assert_eq!(cookie["value"], serde_json::json!({ "intValue": "7" }));
-    assert_eq!(collector.spans()[0].attributes.len(), 36);
+    assert_eq!(collector.spans()[0].attributes.len(), 44);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ fn round_trip(connections: &[Connection], limits: &Limits) -> ExportTraceService
     let variables =
         [("OTEL_SERVICE_NAME", "x".repeat(300)), ("OTEL_RESOURCE_ATTRIBUTES", "a=ü".into())];
     let environment = Environment::read(variables).unwrap();
-    let frame = Frame::new(&Resource::detect(&environment));
+    let frame = Frame::new(&Resource::detect(&environment), tap_userspace::telemetry::span::SCOPE);
     let mut out = vec![7; 9];
     frame.begin(&mut out);
     for connection in connections {
@@ -286,6 +286,9 @@ fn names_and_types_are_the_conventions() {
                 key.name.starts_with("tap.")
                     || key.name.starts_with("connection.")
                     || key.name.starts_with("event")
+                    // Inside the map `event`.
+                    || key.name.starts_with("summary.")
+                    || key.name == "process.exe"
                     || of_events.contains(&key.name),
                 "{} is no name of the conventions",
                 key.name
@@ -298,6 +301,8 @@ fn names_and_types_are_the_conventions() {
             Type::Texts => &["string[]"],
             Type::Int => &["int"],
             Type::Bool => &["boolean"],
+            Type::Double => &["double"],
+            Type::Map => &["map"],
         };
         assert!(kind.contains(&known["type"].as_str().unwrap()), "{}: {}", key.name, known["type"]);
     }

@@ -68,7 +68,7 @@ fn btf(report: &mut Report) {
 }
 
 fn programs(report: &mut Report, config: &Config) {
-    let outcomes = match load::try_all(&config.kernel(0)) {
+    let outcomes = match load::try_all(&config.kernel(0, true)) {
         Ok(outcomes) => outcomes,
         Err(error) => {
             report.bad("programs", &error.to_string());

@@ -1,9 +1,11 @@
-//! `tap replay`: everything behind the kernel, over a recording. Needs no privileges; times are
-//! the recording's.
+//! `tap replay`: everything behind the kernel, over a recording or a packet capture. Needs no
+//! privileges; times are the file's.
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    fs::File,
+    io::{BufReader, Read as _},
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +14,10 @@ use clap::Args;
 
 use super::{Failure, Global, run};
 use crate::{
-    config::{environment::Environment, file::Config},
+    config::{
+        environment::Environment,
+        file::{Cidr, Config},
+    },
     connection::{
         identity::Identities,
         table::{Settings, Table},
@@ -20,6 +25,7 @@ use crate::{
     enrich::process::Process,
     pipeline,
     source::{
+        capture::{self, Capture, Item, Wall, file::is_capture},
         decode::{Record, decode},
         file::{Frame, ReadError, Reader},
     },
@@ -31,8 +37,12 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Flags of `tap replay`.
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArguments {
-    /// The recording.
+    /// The recording, or a packet capture (pcap or pcapng).
     pub file: PathBuf,
+    /// In a packet capture: an address prefix of the side that is this host, as 10.1.0.0/16; may be
+    /// given more than once. Without it, each connection is seen from its client's side.
+    #[arg(long, env = "TAP_LOCAL", value_delimiter = ',')]
+    pub local: Vec<Cidr>,
     /// Times as fast as recorded; 0 is as fast as possible.
     #[arg(long, env = "TAP_SPEED", default_value_t = 0.0, value_parser = speed)]
     pub speed: f64,
@@ -50,40 +60,123 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
     let config = Config::find(global.config.as_deref()).map_err(Failure::usage)?;
     let environment = Environment::from_process().map_err(Failure::usage)?;
     environment.warn();
-    let failure = |error: ReadError| {
-        let message = format!("{}: {error}", arguments.file.display());
-        match error {
-            ReadError::Io(_) => Failure::runtime(message),
-            _ => Failure::usage(message),
-        }
-    };
-    let mut reader = Reader::open(&arguments.file).map_err(failure)?;
+    let what = Source::open(arguments, &config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(Failure::runtime)?;
-    let exporters = run::exporters(&environment, &runtime, true)?;
-    let sink = exporters.sink();
-    let settings = Settings { self_tgid: reader.self_tgid, ..run::settings(&config, &environment) };
+    let exporters = run::exporters(&config, &environment, &runtime, true)?;
+    let (sink, transactions) = (exporters.sink(), exporters.transactions());
+    let settings = Settings { self_tgid: what.self_tgid(), ..run::settings(&config, &environment) };
     let table = Table::new(settings, Identities::new(&config.trace, false));
     let mut replay = Replay { table, processes: HashMap::new(), pace: Pace::new(arguments.speed) };
+    let mut what = what;
     let read = loop {
-        match reader.next_frame() {
-            Ok(Some(frame)) => replay.frame(frame),
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(failure(error)),
+        match what.step(&mut replay) {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
+            Err(failure) => break Err(failure(&arguments.file)),
         }
         let finished = replay.table.take_finished();
         if !finished.is_empty() {
             sink.offer_waiting(finished);
         }
+        let told = replay.table.take_transactions();
+        if !told.is_empty() {
+            transactions.offer_waiting(told);
+        }
+        replay.table.take_interests();
     };
     // A recording without its end (the recording tap was killed) still gives what was open.
     replay.table.flush(&[]);
     sink.offer_waiting(replay.table.take_finished());
+    transactions.offer_waiting(replay.table.take_transactions());
     drop(runtime.block_on(exporters.shutdown(Instant::now() + DRAIN)));
     read
+}
+
+/// What is replayed.
+enum Source {
+    Recording(Reader<BufReader<File>>),
+    Capture(Box<Capture<File>>, bool),
+}
+
+/// A failure that does not know its file yet.
+type Failed = Box<dyn FnOnce(&Path) -> Failure>;
+
+impl Source {
+    /// Opens the file for what its first bytes say that it is.
+    fn open(arguments: &ReplayArguments, config: &Config) -> Result<Self, Failure> {
+        let path = &arguments.file;
+        let unreadable = |error| Failure::runtime(format!("{}: {error}", path.display()));
+        let mut first = [0; 4];
+        let read =
+            File::open(path).and_then(|mut file| file.read(&mut first)).map_err(unreadable)?;
+        if !is_capture(&first[..read]) {
+            return Reader::open(path).map(Self::Recording).map_err(|error| of(error)(path));
+        }
+        let settings = capture::Settings {
+            local: arguments.local.iter().map(|cidr| cidr.prefix()).collect(),
+            head: config.capture.payload.head_bytes,
+            payload_per_turn: config.capture.payload.max_bytes as usize,
+            ..capture::Settings::default()
+        };
+        let capture = Capture::open(path, settings).map_err(|error| of_capture(error)(path))?;
+        Ok(Self::Capture(Box::new(capture), false))
+    }
+
+    const fn self_tgid(&self) -> u32 {
+        match self {
+            Self::Recording(reader) => reader.self_tgid,
+            Self::Capture(..) => 0,
+        }
+    }
+
+    /// Replays the next frame or packet; false at the end.
+    fn step(&mut self, replay: &mut Replay) -> Result<bool, Failed> {
+        match self {
+            Self::Recording(reader) => match reader.next_frame().map_err(of)? {
+                Some(frame) => {
+                    replay.frame(frame);
+                    Ok(true)
+                }
+                None => Ok(false),
+            },
+            Self::Capture(_, true) => Ok(false),
+            Self::Capture(capture, over) => {
+                let step = capture.step(&mut |item| replay.item(item));
+                if matches!(step, Ok(Some(_))) {
+                    replay.table.tick(true);
+                    return Ok(true);
+                }
+                // What is open at the end of the good part is told before anything else.
+                *over = true;
+                capture.end(&mut |item| replay.item(item));
+                step.map(|_| true).map_err(of_capture)
+            }
+        }
+    }
+}
+
+fn of(error: ReadError) -> Failed {
+    Box::new(move |path| {
+        let message = format!("{}: {error}", path.display());
+        match error {
+            ReadError::Io(_) => Failure::runtime(message),
+            _ => Failure::usage(message),
+        }
+    })
+}
+
+fn of_capture(error: capture::file::ReadError) -> Failed {
+    Box::new(move |path| {
+        let message = format!("{}: {error}", path.display());
+        match error {
+            capture::file::ReadError::Io(_) => Failure::runtime(message),
+            _ => Failure::usage(message),
+        }
+    })
 }
 
 struct Replay {
@@ -93,6 +186,33 @@ struct Replay {
 }
 
 impl Replay {
+    /// What a packet capture tells.
+    fn item(&mut self, item: Item<'_>) {
+        match item {
+            Item::Record { now, record } => {
+                self.clock(now);
+                self.table.record(&record, None);
+            }
+            Item::GivenUp { now, close } => {
+                self.clock(now);
+                self.table.give_up(close);
+            }
+            Item::Dns { now, payload, from, to } => {
+                self.clock(now);
+                self.table.dns_message(payload, from.into(), to.into(), now.0);
+            }
+            Item::End { now, open } => {
+                self.clock(now);
+                self.table.flush(open);
+            }
+        }
+    }
+
+    fn clock(&mut self, now: Wall) {
+        self.pace.wait_for(now.0);
+        self.table.set_clock(now.0, Wall::OFFSET_NS);
+    }
+
     fn frame(&mut self, frame: Frame) {
         match frame {
             Frame::Clock(now, offset) => {

@@ -17,14 +17,17 @@ use tokio::runtime::Runtime;
 use super::{Failure, Global};
 use crate::{
     admin::{self, server::Admin},
-    config::{environment::Environment, file::Config},
+    config::{
+        environment::{Environment, Signal},
+        file::{Config, HttpPayload},
+    },
     connection::{identity::Identities, table},
     export::Exporters,
     observe::{Board, Picture},
     pipeline::{self, Parts, TraceError},
     probe::{cgroup, load, neighbours, plan::Need, support, sys},
     source::file::Writer,
-    telemetry::resource::Resource,
+    telemetry::{log, resource::Resource},
 };
 
 /// From the signal to the exit (SPEC §2).
@@ -64,21 +67,25 @@ pub fn run(
     // The port is taken before anything is attached: a second tap by mistake ends here.
     let listener =
         runtime.block_on(admin::server::bind(&global.admin)).map_err(Failure::runtime)?;
-    let exporters = exporters(&environment, &runtime, record.is_none())?;
+    let exporters = exporters(&config, &environment, &runtime, record.is_none())?;
     let recorder = record.map(|path| create(path, own_pid(&config))).transpose()?;
 
-    let probes = load::load(&root, config.kernel(own_pid(&config))).map_err(Failure::host)?;
+    let settings = settings(&config, &environment);
+    let wanted = config.kernel(own_pid(&config), settings.parse);
+    let probes = load::load(&root, wanted).map_err(Failure::host)?;
     announce(&probes, &root, neighbour, arguments.takeover);
     let admin = Admin { board: board.clone(), items: exporters.counters() };
     let serving = listener.map(|listener| runtime.spawn(admin::server::serve(listener, admin)));
 
     let stop = Arc::new(AtomicBool::new(false));
-    let sink = exporters.sink();
+    let (sink, transactions) = (exporters.sink(), exporters.transactions());
     let parts = Parts {
         probes,
-        settings: settings(&config, &environment),
+        settings,
+        max_bytes: config.capture.payload.max_bytes,
         identities: Identities::new(&config.trace, neighbour && !arguments.takeover),
         sink: Box::new(move |batch| sink.offer(batch)),
+        transactions: Box::new(move |batch| transactions.offer(batch)),
         board,
         recorder,
         stop: stop.clone(),
@@ -131,12 +138,19 @@ fn runtime() -> Result<Runtime, Failure> {
 
 /// The exporters that the environment names; without any, `console` prints to standard output.
 pub(super) fn exporters(
+    config: &Config,
     environment: &Environment,
     runtime: &Runtime,
     console: bool,
 ) -> Result<Exporters, Failure> {
     let resource = Resource::detect(environment);
-    Exporters::start(environment, resource, runtime.handle(), console).map_err(Failure::usage)
+    let terms = log::Terms {
+        limits: environment.limits(),
+        headers: config.capture.payload.http == HttpPayload::Headers,
+        ..log::Terms::default()
+    };
+    Exporters::start(environment, resource, runtime.handle(), console, &terms)
+        .map_err(Failure::usage)
 }
 
 fn create(path: &Path, self_tgid: u32) -> Result<Writer, Failure> {
@@ -154,7 +168,8 @@ pub(super) fn settings(config: &Config, environment: &Environment) -> table::Set
         capacity: config.connection.table_size,
         max_age_ns: config.connection.max_age.as_nanos() as u64,
         event_limit: environment.limits().events as usize,
-        head: config.capture.payload.head_bytes as usize,
+        parse: config.capture.payload.http != HttpPayload::Off
+            && !environment.exporters(Signal::Logs).is_empty(),
         self_tgid: own_pid(config),
     }
 }

@@ -53,7 +53,7 @@ pub enum Exporter {
     Console,
 }
 
-/// `OTEL_BSP_*`.
+/// `OTEL_BSP_*`, and `OTEL_BLRP_*` for log records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batching {
     /// Spans that may wait (`OTEL_BSP_MAX_QUEUE_SIZE`). The specification's default of 2,048 is a
@@ -84,6 +84,13 @@ impl Default for Batching {
     }
 }
 
+impl Batching {
+    /// The defaults for log records, which wait for a second only, as the specification has it.
+    fn of_logs() -> Self {
+        Self { delay: Duration::from_millis(1_000), ..Self::default() }
+    }
+}
+
 /// `OTEL_METRIC_EXPORT_*` and what else concerns tap's own metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metering {
@@ -101,10 +108,13 @@ pub struct Environment {
     service_name: Option<String>,
     resource: Vec<(String, String)>,
     traces: Vec<Exporter>,
+    logs: Vec<Exporter>,
     metrics: Vec<Exporter>,
     otlp_traces: Otlp,
+    otlp_logs: Otlp,
     otlp_metrics: Otlp,
     batching: Batching,
+    log_batching: Batching,
     metering: Metering,
     limits: Limits,
     sampler: Sampler,
@@ -128,24 +138,30 @@ impl Environment {
         let service_name = values.text("OTEL_SERVICE_NAME");
         let resource = values.pairs("OTEL_RESOURCE_ATTRIBUTES", true).unwrap_or_default();
         let traces = exporters(&mut values, Signal::Traces);
+        let logs = exporters(&mut values, Signal::Logs);
         let metrics = exporters(&mut values, Signal::Metrics);
         let otlp_traces = Otlp::read(&mut values, Signal::Traces)?;
+        let otlp_logs = Otlp::read(&mut values, Signal::Logs)?;
         let otlp_metrics = Otlp::read(&mut values, Signal::Metrics)?;
-        let batching = batching(&mut values);
+        let batching = read_batching(&mut values, "OTEL_BSP", Batching::default());
+        let log_batching = read_batching(&mut values, "OTEL_BLRP", Batching::of_logs());
         let metering = metering(&mut values);
         let limits = limits(&mut values);
         let sampler = sampler(&mut values);
-        warn_if_off(&mut values, &traces, &metrics);
+        warn_if_off(&mut values, &traces, &logs, &metrics);
         Ok(Self {
             any,
             disabled,
             service_name,
             resource,
             traces: traces.unwrap_or_default(),
+            logs: logs.unwrap_or_default(),
             metrics: metrics.unwrap_or_default(),
             otlp_traces,
+            otlp_logs,
             otlp_metrics,
             batching,
+            log_batching,
             metering,
             limits,
             sampler,
@@ -178,6 +194,7 @@ impl Environment {
         match signal {
             _ if self.disabled => &[],
             Signal::Traces => &self.traces,
+            Signal::Logs => &self.logs,
             Signal::Metrics => &self.metrics,
         }
     }
@@ -186,13 +203,17 @@ impl Environment {
     pub const fn otlp(&self, signal: Signal) -> &Otlp {
         match signal {
             Signal::Traces => &self.otlp_traces,
+            Signal::Logs => &self.otlp_logs,
             Signal::Metrics => &self.otlp_metrics,
         }
     }
 
-    /// How spans are queued and batched.
-    pub const fn batching(&self) -> &Batching {
-        &self.batching
+    /// How items of a signal are queued and batched.
+    pub const fn batching(&self, signal: Signal) -> &Batching {
+        match signal {
+            Signal::Logs => &self.log_batching,
+            Signal::Traces | Signal::Metrics => &self.batching,
+        }
     }
 
     /// How metrics are exported.
@@ -236,7 +257,7 @@ fn exporters(values: &mut Values, signal: Signal) -> Option<Vec<Exporter>> {
     for name in list.split(',').map(str::trim) {
         let exporter = match (name, signal) {
             ("otlp", _) => Exporter::Otlp,
-            ("console" | "logging", Signal::Traces) => Exporter::Console,
+            ("console" | "logging", Signal::Traces | Signal::Logs) => Exporter::Console,
             ("none" | "", _) => continue,
             ("prometheus", Signal::Metrics) => {
                 values.note(&variable, &list, "metrics are on /metrics of the admin address");
@@ -244,7 +265,7 @@ fn exporters(values: &mut Values, signal: Signal) -> Option<Vec<Exporter>> {
             }
             _ => {
                 let allowed = match signal {
-                    Signal::Traces => "otlp, console, none",
+                    Signal::Traces | Signal::Logs => "otlp, console, none",
                     Signal::Metrics => "otlp, none",
                 };
                 let what =
@@ -264,6 +285,7 @@ fn exporters(values: &mut Values, signal: Signal) -> Option<Vec<Exporter>> {
 fn warn_if_off(
     values: &mut Values,
     traces: &Option<Vec<Exporter>>,
+    logs: &Option<Vec<Exporter>>,
     metrics: &Option<Vec<Exporter>>,
 ) {
     for (signal, exporters, endpoints) in [
@@ -272,6 +294,7 @@ fn warn_if_off(
             traces,
             &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"][..],
         ),
+        (Signal::Logs, logs, &["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"][..]),
         (Signal::Metrics, metrics, &["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"][..]),
     ] {
         if exporters.is_some() {
@@ -290,10 +313,10 @@ fn warn_if_off(
     }
 }
 
-fn batching(values: &mut Values) -> Batching {
-    let default = Batching::default();
-    let max_queue = values.count("OTEL_BSP_MAX_QUEUE_SIZE", 1).unwrap_or(default.max_queue);
-    let variable = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
+fn read_batching(values: &mut Values, prefix: &str, default: Batching) -> Batching {
+    let name = |rest: &str| format!("{prefix}_{rest}");
+    let max_queue = values.count(&name("MAX_QUEUE_SIZE"), 1).unwrap_or(default.max_queue);
+    let variable = &name("MAX_EXPORT_BATCH_SIZE");
     let mut max_batch = values.count(variable, 1).unwrap_or(default.max_batch);
     if max_batch > max_queue {
         if let Some(value) = values.peek(variable) {
@@ -305,8 +328,8 @@ fn batching(values: &mut Values) -> Batching {
     Batching {
         max_queue,
         max_batch,
-        delay: values.milliseconds("OTEL_BSP_SCHEDULE_DELAY").unwrap_or(default.delay),
-        give_up: values.timeout("OTEL_BSP_EXPORT_TIMEOUT").unwrap_or(default.give_up),
+        delay: values.milliseconds(&name("SCHEDULE_DELAY")).unwrap_or(default.delay),
+        give_up: values.timeout(&name("EXPORT_TIMEOUT")).unwrap_or(default.give_up),
         max_bytes: default.max_bytes,
     }
 }

@@ -132,11 +132,33 @@ pub struct Payload {
     /// Bytes captured at the head of each direction.
     #[serde(deserialize_with = "head_bytes")]
     pub head_bytes: u32,
+    /// What is read of the exchanges inside, where log records are exported.
+    pub http: HttpPayload,
+    /// Most bytes captured of each turn where exchanges are read.
+    #[serde(deserialize_with = "max_bytes")]
+    pub max_bytes: u32,
+}
+
+/// `capture.payload.http`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HttpPayload {
+    /// Exchanges are not read.
+    Off,
+    /// A record of each, without its header fields.
+    Summary,
+    /// With its header fields, secrets taken out.
+    #[default]
+    Headers,
 }
 
 impl Default for Payload {
     fn default() -> Self {
-        Self { head_bytes: limits::HEAD_DEFAULT }
+        Self {
+            head_bytes: limits::HEAD_DEFAULT,
+            http: HttpPayload::default(),
+            max_bytes: limits::TURN_PAYLOAD_DEFAULT,
+        }
     }
 }
 
@@ -265,13 +287,16 @@ impl Config {
     }
 
     /// What of it the kernel side does, for a daemon of this process id (0: trace it too).
-    pub fn kernel(&self, self_tgid: u32) -> Wanted {
+    /// `parse`: somebody wants the exchanges inside.
+    pub fn kernel(&self, self_tgid: u32, parse: bool) -> Wanted {
         let capture = &self.capture;
         let (ports, prefixes) = (self.ports(), self.prefixes());
         Wanted {
             settings: Settings {
                 self_tgid,
                 head: capture.payload.head_bytes,
+                payload: if parse { capture.payload.max_bytes } else { 0 },
+                dns: 1,
                 shed_above: u64::from(self.rings.data) / 4 * 3,
                 wake_above: u64::from(self.rings.life.min(self.rings.data)) / 8,
                 ..Settings::DEFAULT
@@ -349,7 +374,7 @@ fn contains(outer: &Prefix, inner: &Prefix) -> bool {
 
 impl Cidr {
     /// The prefix as the kernel side has it: IPv4 is IPv4-mapped, host bits are zero.
-    fn prefix(self) -> Prefix {
+    pub fn prefix(self) -> Prefix {
         let (octets, len) = match self.address {
             IpAddr::V4(four) => (four.to_ipv6_mapped().octets(), 96 + u32::from(self.bits)),
             IpAddr::V6(six) => (six.octets(), u32::from(self.bits)),
@@ -472,6 +497,16 @@ fn head_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     }
 }
 
+fn max_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let Scalar(text) = Scalar::deserialize(from)?;
+    match size(&text) {
+        Some(bytes) if (256..=1 << 24).contains(&bytes) => Ok(bytes as u32),
+        _ => Err(de::Error::custom(format!(
+            "`{text}` is no size from 256 to 16MiB: write 16KiB or 16384"
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -491,7 +526,7 @@ mod tests {
              - cidr: 10.0.0.0/8\n  exclude:\n    - cidr: 10.1.2.3/16\n    - port: 8001\n",
         )
         .unwrap();
-        let wanted = config.kernel(7);
+        let wanted = config.kernel(7, false);
         let (inc, exc) = (RULE_INCLUDE, RULE_EXCLUDE);
         assert_eq!(wanted.ports, [(443, inc), (8000, inc), (8001, inc | exc), (8002, inc)]);
         let prefixes: Vec<_> = wanted
@@ -508,7 +543,7 @@ mod tests {
     fn an_ipv6_network_is_around_no_ipv4_network() {
         let text = "capture: { exclude: [ { cidr: '::/0' }, { cidr: 10.0.0.0/8 } ] }";
         let shown = |text: &str| -> Vec<(u32, u8)> {
-            let prefixes = Config::parse(text).unwrap().kernel(0).prefixes;
+            let prefixes = Config::parse(text).unwrap().kernel(0, false).prefixes;
             prefixes.iter().map(|(prefix, says)| (prefix.len, *says)).collect()
         };
         let (inc, exc) = (RULE_INCLUDE, RULE_EXCLUDE);

@@ -13,12 +13,14 @@ use super::{
     ending::{self, Ending},
     identity::{Identities, Xid},
     model::{Connection, Direction, Event, Identity, Quality, Role, What},
+    transaction::{About, Transaction},
 };
 use crate::{
     enrich::process::Process,
     protocol::{
         Protocol,
-        watch::{Found, Watch},
+        conversation::{self, Captured, Conversation, Found, Interest},
+        exchange::Message,
     },
 };
 
@@ -50,8 +52,10 @@ pub struct Entry {
     pub drawn: Identity,
     /// Owner of the local end.
     pub process: Option<Arc<Process>>,
-    /// What it speaks.
-    pub watch: Watch,
+    /// The peer's name, by the DNS answers seen before it was opened.
+    pub peer_name: Option<Box<str>>,
+    /// The server's name, by its client's first request.
+    host: Option<Box<str>>,
     /// Records that came in each lane.
     pub came: [u32; LANES],
     /// The close, while records before it are awaited, and when it was read.
@@ -59,6 +63,18 @@ pub struct Entry {
     /// `tap.connection.segment`.
     pub segment: u32,
     protocol: Option<Protocol>,
+    /// What the ends say, while somebody reads it.
+    conversation: Option<Box<Conversation>>,
+    /// What the kernel side was told to capture, where that is not its default.
+    pub interest: Interest,
+    /// Exchanges told.
+    transactions: u32,
+    about: Option<Arc<About>>,
+    /// Exchanges that were told carry these ids, so the span does.
+    identity: Option<Identity>,
+    /// Where this side stopped keeping turns, by direction, and how many came after.
+    cut_at: [u64; 2],
+    unkept: u32,
     turns: Vec<Turn>,
     found: Vec<Event>,
     /// Totals at the end of the segment before.
@@ -80,6 +96,8 @@ pub struct Terms<'a> {
     pub identities: &'a Identities,
     /// Where somebody listened when tap started.
     pub listeners: &'a HashSet<(IpAddr, u16)>,
+    /// Whether exchanges are read.
+    pub parse: bool,
 }
 
 impl Entry {
@@ -94,11 +112,19 @@ impl Entry {
             id,
             drawn,
             process: None,
-            watch: Watch::default(),
+            peer_name: None,
+            host: None,
             came: [0; LANES],
             closing: None,
             segment: 0,
             protocol: None,
+            conversation: None,
+            interest: Interest::Turns,
+            transactions: 0,
+            about: None,
+            identity: None,
+            cut_at: [u64::MAX; 2],
+            unkept: 0,
             turns: Vec::new(),
             found: Vec::new(),
             base: Totals::default(),
@@ -122,8 +148,8 @@ impl Entry {
         self.connection.flags |= earlier;
     }
 
-    /// Takes in bytes of one direction, of which `limit` at the head are kept.
-    pub fn data(&mut self, data: &Data, payload: &[u8], limit: usize) {
+    /// Takes in bytes of one direction.
+    pub fn data(&mut self, data: &Data, payload: &[u8], terms: &Terms<'_>) {
         let direction = if data.header.lane == Lane::Receive as u8 {
             Direction::Receive
         } else {
@@ -131,29 +157,118 @@ impl Entry {
         };
         if data.header.flags & flags::TURN != 0 {
             let turn = Turn { time_ns: data.header.time_ns, position: data.position, direction };
-            self.turns.push(turn);
+            self.turn(turn, terms.event_limit);
         }
         if data.header.flags & flags::SHED != 0 {
             self.quality.add(Quality::LOST_EVENTS);
         }
-        let finds =
-            self.watch.take(direction.index(), data.offset, payload, data.segment_len, limit);
-        for found in finds {
-            self.found(found, data.header.time_ns);
+        self.converse(data, payload, direction, terms.parse);
+    }
+
+    /// Keeps a turn, while the span has room for it.
+    fn turn(&mut self, turn: Turn, limit: usize) {
+        if self.turns.len() < limit {
+            self.turns.push(turn);
+        } else {
+            let cut_at = &mut self.cut_at[turn.direction.index()];
+            *cut_at = (*cut_at).min(turn.position);
+            self.unkept += 1;
         }
     }
 
-    fn found(&mut self, found: Found, time_ns: u64) {
-        let what = match found {
-            Found::Protocol(protocol) => {
+    fn converse(&mut self, data: &Data, payload: &[u8], direction: Direction, parse: bool) {
+        let joined = self.is_preexisting();
+        let tuple = self.connection.tuple;
+        let conversation = self.conversation.get_or_insert_with(|| {
+            let ports = [tuple.local_port, tuple.remote_port];
+            Box::new(Conversation::new(ports, joined, parse))
+        });
+        conversation.take(&Captured {
+            direction: direction.index(),
+            offset: data.offset,
+            bytes: payload,
+            len: data.segment_len,
+            position: data.position,
+            previous_ns: data.previous_ns,
+            at_ns: data.header.time_ns,
+        });
+    }
+
+    /// What the ends have said to one another since the last time, and whether the kernel side
+    /// should capture otherwise from now on.
+    pub fn transactions(
+        &mut self,
+        terms: &Terms<'_>,
+        out: &mut Vec<Transaction>,
+    ) -> Option<Interest> {
+        let conversation = self.conversation.as_deref_mut()?;
+        let interest = conversation.interest();
+        let exchanges = conversation.exchanges();
+        for found in conversation.found() {
+            self.found(found);
+        }
+        if !terms.parse {
+            return None;
+        }
+        for mut exchange in exchanges {
+            exchange.began_ns = self.wall(exchange.began_ns);
+            exchange.ended_ns = self.wall(exchange.ended_ns).max(exchange.began_ns);
+            if self.host.is_none()
+                && let Message::Http(http) = &exchange.message
+            {
+                self.host = http.host().map(Box::from);
+            }
+            let about = self.about(terms);
+            out.push(Transaction { about, number: self.transactions, exchange });
+            self.transactions += 1;
+        }
+        let changed = interest != self.interest;
+        self.interest = interest;
+        changed.then_some(interest)
+    }
+
+    /// The connection is over as far as its exchanges are concerned.
+    fn end_conversation(&mut self, close: &Close) {
+        if let Some(conversation) = &mut self.conversation {
+            conversation.end(close.bytes, close.last_ns, close.header.time_ns);
+        }
+    }
+
+    /// Whose exchanges these are.
+    fn about(&mut self, terms: &Terms<'_>) -> Arc<About> {
+        let known =
+            self.about.as_ref().filter(|about| about.process.is_some() || self.process.is_none());
+        if let Some(about) = known {
+            return about.clone();
+        }
+        let (local, peer) = self.ends();
+        let role = self.role(local, peer, terms);
+        let about = Arc::new(About {
+            id: self.id,
+            identity: self.identity(role, terms),
+            role,
+            local,
+            peer,
+            process: self.process.clone(),
+        });
+        self.identity = Some(about.identity);
+        self.about = Some(about.clone());
+        about
+    }
+
+    fn found(&mut self, found: Found) {
+        let what = match found.what {
+            // Looked at anew after a forged segment, or the same inside a tunnel.
+            conversation::What::Protocol(protocol) if self.protocol == Some(protocol) => return,
+            conversation::What::Protocol(protocol) => {
                 self.protocol = Some(protocol);
                 What::Protocol(protocol)
             }
-            Found::ClientHello => What::ClientHello {
-                since_open_ns: time_ns.saturating_sub(self.connection.opened_ns),
+            conversation::What::ClientHello => What::ClientHello {
+                since_open_ns: found.at_ns.saturating_sub(self.connection.opened_ns),
             },
         };
-        self.found.push(Event { time_ns: self.wall(time_ns), what });
+        self.found.push(Event { time_ns: self.wall(found.at_ns), what });
     }
 
     /// Fills in a close that knows only its socket.
@@ -183,11 +298,18 @@ impl Entry {
     }
 
     /// The connection at its close.
-    pub fn close(&mut self, close: &Close, terms: &Terms<'_>) -> Connection {
+    pub fn close(
+        &mut self,
+        close: &Close,
+        terms: &Terms<'_>,
+        transactions: &mut Vec<Transaction>,
+    ) -> Connection {
         if !self.is_complete(close) {
             self.quality.add(Quality::LOST_EVENTS);
         }
         let ending = ending::of(close, self.is_unanswered());
+        self.end_conversation(close);
+        self.transactions(terms, transactions);
         self.make(close, ending, terms)
     }
 
@@ -198,6 +320,8 @@ impl Entry {
         self.segment += 1;
         self.since_ns = snapshot.header.time_ns;
         self.base = Totals { bytes: snapshot.bytes, turns: snapshot.turns };
+        (self.about, self.identity) = (None, None);
+        (self.cut_at, self.unkept) = ([u64::MAX; 2], 0);
         self.quality = Quality::default();
         // A turn that goes on over the border shows in the new segment from its begin.
         for direction in [Direction::Receive, Direction::Transmit] {
@@ -239,15 +363,14 @@ impl Entry {
     }
 
     fn make(&mut self, close: &Close, ending: Ending, terms: &Terms<'_>) -> Connection {
-        let tuple = self.connection.tuple;
-        let local = (address(tuple.local), tuple.local_port);
-        let peer = (address(tuple.remote), tuple.remote_port);
+        let (local, peer) = self.ends();
         let role = self.role(local, peer, terms);
         let start_ns = self.wall(self.since_ns);
         let end_ns = self.wall(close.header.time_ns).max(start_ns);
         let (events, dropped_events) = self.events(close, ending, start_ns, end_ns, terms);
         let mut quality = self.quality;
         self.judge(&mut quality, dropped_events);
+        let said = self.conversation.as_deref();
         Connection {
             id: self.id,
             cookie: close.header.cookie,
@@ -266,10 +389,14 @@ impl Entry {
             rtt_us: close.srtt_us,
             retransmits: close.retransmits,
             protocol: self.protocol,
-            protocol_version: self.watch.version(),
-            client_hello: self.watch.client_hello(),
-            server_hello: self.watch.server_hello(),
-            tls_established: self.watch.tls_established(),
+            protocol_version: said.and_then(Conversation::version),
+            client_hello: said.and_then(Conversation::client_hello).cloned().map(Box::new),
+            server_hello: said.and_then(Conversation::server_hello).cloned().map(Box::new),
+            tls_established: said.is_some_and(Conversation::is_established),
+            tls_resumed: said.and_then(Conversation::is_resumed),
+            tls_handshake_ns: said.and_then(Conversation::handshake_ns),
+            host: self.host.clone(),
+            peer_name: self.peer_name.clone(),
             process: self.process.clone(),
             events,
             dropped_events,
@@ -286,10 +413,10 @@ impl Entry {
         if dropped_events > 0 {
             quality.add(Quality::EVENT_LIMIT);
         }
-        if self.watch.has_gap() {
+        if self.conversation.as_ref().is_some_and(|said| said.has_gap()) {
             quality.add(Quality::GAP);
         }
-        if self.watch.is_truncated() {
+        if self.conversation.as_ref().is_some_and(|said| said.is_truncated()) {
             quality.add(Quality::TRUNCATED);
         }
     }
@@ -297,6 +424,9 @@ impl Entry {
     /// The ids: derived where both sequence numbers are the wire's, else those drawn. A later
     /// segment keeps the trace and has a span id of its own.
     fn identity(&self, role: Role, terms: &Terms<'_>) -> Identity {
+        if let Some(identity) = self.identity {
+            return identity;
+        }
         let connection = &self.connection;
         let whole = connection.flags & flags::ESTABLISHED != 0
             && connection.flags & flags::PREEXISTING == 0;
@@ -312,6 +442,11 @@ impl Entry {
             identity.span_id = id.max(1).to_be_bytes();
         }
         identity
+    }
+
+    fn ends(&self) -> ((IpAddr, u16), (IpAddr, u16)) {
+        let tuple = self.connection.tuple;
+        ((address(tuple.local), tuple.local_port), (address(tuple.remote), tuple.remote_port))
     }
 
     fn role_by_flags(&self) -> Option<Role> {
@@ -331,7 +466,7 @@ impl Entry {
         if terms.listens(local.0, local.1) {
             return Role::Server;
         }
-        match self.watch.client() {
+        match self.conversation.as_ref().and_then(|said| said.client()) {
             Some(record::TRANSMIT) => Role::Client,
             Some(_) => Role::Server,
             None if terms.listens(peer.0, peer.1) => Role::Client,
@@ -365,7 +500,7 @@ impl Entry {
             events.push(Event { time_ns: end_ns, what: What::Error });
         }
         let room = terms.event_limit.saturating_sub(1);
-        let mut dropped = self.turns_not_recorded(close, recorded);
+        let mut dropped = self.turns_not_recorded(close, recorded) + self.unkept;
         if events.len() > room {
             dropped += (events.len() - room) as u32;
             events.truncate(room);
@@ -378,7 +513,8 @@ impl Entry {
     /// one that a forged or repeated segment seemed to begin.
     fn data_events(&mut self, close: &Close, events: &mut Vec<Event>) -> u32 {
         let turns = std::mem::take(&mut self.turns);
-        let mut ends = [0, 1].map(|way| close.bytes[way].min(close.cut_at[way]));
+        let mut ends =
+            [0, 1].map(|way| close.bytes[way].min(close.cut_at[way]).min(self.cut_at[way]));
         for turn in turns.iter().rev() {
             let end = &mut ends[turn.direction.index()];
             let bytes = end.saturating_sub(turn.position);
@@ -389,7 +525,7 @@ impl Entry {
             }
         }
         let carried = if self.segment > 0 { 2 } else { 0 };
-        (turns.len() as u32).saturating_sub(carried)
+        (turns.len() as u32 + self.unkept).saturating_sub(carried)
     }
 
     /// Turns that the kernel only counted, after the connection had its number of records.

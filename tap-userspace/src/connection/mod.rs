@@ -11,3 +11,4 @@ pub mod model;
 pub mod table;
 #[cfg(test)]
 mod table_tests;
+pub mod transaction;

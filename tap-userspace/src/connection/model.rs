@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     enrich::process::Process,
-    protocol::tls_hello::{ClientHello, ServerHello},
+    protocol::tls::{ClientHello, ServerHello},
 };
 
 /// Which end of the connection this host is.
@@ -217,9 +217,17 @@ pub struct Connection {
     /// What the TLS ClientHello said.
     pub client_hello: Option<Box<ClientHello>>,
     /// What the TLS ServerHello said.
-    pub server_hello: Option<ServerHello>,
+    pub server_hello: Option<Box<ServerHello>>,
     /// Whether the TLS handshake came as far as encrypted data of both ends.
     pub tls_established: bool,
+    /// Whether the TLS session was resumed, where that is known.
+    pub tls_resumed: Option<bool>,
+    /// From the ClientHello to the end of the handshake.
+    pub tls_handshake_ns: Option<u64>,
+    /// The server's name, by its client's first request (`Host`, `:authority`).
+    pub host: Option<Box<str>>,
+    /// The peer's name, by the DNS answers seen before the connection was opened.
+    pub peer_name: Option<Box<str>>,
     /// Owner of the local end.
     pub process: Option<Arc<Process>>,
     /// The span's events in order of time; `OpenEvent` first, `CloseEvent` last.

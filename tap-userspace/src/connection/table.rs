@@ -6,19 +6,24 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use hashbrown::HashMap;
-use tap_common::record::{Close, Data, Header, Lane, Open, Owner};
+use tap_common::record::{self, Close, Data, Dns, Header, Lane, Open, Owner, flags};
 
 use super::{
-    entry::{Entry, Terms},
+    entry::{Entry, Terms, address},
     identity::Identities,
     model::{Connection, Identity, Role},
+    transaction::Transaction,
 };
-use crate::{enrich::process::Process, source::decode::Record};
+use crate::{
+    enrich::{names::Names, process::Process},
+    protocol::conversation::Interest,
+    source::decode::Record,
+};
 
 /// After a close whose records are not all there, how long to wait for the rest once the data ring
 /// was empty.
@@ -27,6 +32,9 @@ const LINGER_NS: u64 = 50_000_000;
 /// How long a connection that is older than tap and ends at once waits for the first list of the
 /// host's sockets, which tells who opened it: the list of a host with 2,000 processes takes less.
 const LISTING_NS: u64 = 2_000_000_000;
+
+/// Port of DNS (RFC 1035 §4.2).
+const DNS_PORT: u16 = 53;
 
 /// What the configuration says of the table.
 #[derive(Clone, Debug)]
@@ -37,8 +45,8 @@ pub struct Settings {
     pub max_age_ns: u64,
     /// Most events of a span.
     pub event_limit: usize,
-    /// Bytes kept at the head of each direction.
-    pub head: usize,
+    /// Whether the exchanges inside connections are read.
+    pub parse: bool,
     /// The process whose connections are not traced: tap itself. 0 for none.
     pub self_tgid: u32,
 }
@@ -57,7 +65,7 @@ pub struct Counts {
 }
 
 /// Socket cookie and generation.
-type Key = (u64, u32);
+pub type Key = (u64, u32);
 
 /// The table.
 pub struct Table {
@@ -76,6 +84,8 @@ pub struct Table {
     /// the records that were under way have come.
     own: VecDeque<(u64, Key)>,
     listeners: HashSet<(IpAddr, u16)>,
+    /// Names that DNS answers gave to addresses.
+    names: Names,
     /// Sockets whose connection ended before the first listing came: it may still show them.
     ended: Option<HashSet<u64>>,
     was_listed: bool,
@@ -83,6 +93,11 @@ pub struct Table {
     clock_offset: i64,
     counts: Counts,
     finished: Vec<Connection>,
+    transactions: Vec<Transaction>,
+    /// Connections of which the kernel side should capture otherwise.
+    interests: Vec<(Key, Interest)>,
+    /// Connections that ended while such a word may still wait for them.
+    forgotten: Vec<u64>,
 }
 
 impl Table {
@@ -97,12 +112,16 @@ impl Table {
             ownerless: VecDeque::new(),
             own: VecDeque::new(),
             listeners: HashSet::new(),
+            names: Names::default(),
             ended: Some(HashSet::new()),
             was_listed: false,
             now_ns: 0,
             clock_offset: 0,
             counts: Counts::default(),
             finished: Vec::new(),
+            transactions: Vec::new(),
+            interests: Vec::new(),
+            forgotten: Vec::new(),
         }
     }
 
@@ -126,6 +145,17 @@ impl Table {
         std::mem::take(&mut self.finished)
     }
 
+    /// Takes the exchanges that are over.
+    pub fn take_transactions(&mut self) -> Vec<Transaction> {
+        std::mem::take(&mut self.transactions)
+    }
+
+    /// Takes what the kernel side should know: what to capture of connections, by cookie and
+    /// generation, and cookies of which nothing waits any more.
+    pub fn take_interests(&mut self) -> (Vec<(Key, Interest)>, Vec<u64>) {
+        (std::mem::take(&mut self.interests), std::mem::take(&mut self.forgotten))
+    }
+
     /// Sets the time: monotonic now, and what to add for the wall clock.
     pub const fn set_clock(&mut self, now_ns: u64, clock_offset: i64) {
         self.now_ns = now_ns;
@@ -139,16 +169,47 @@ impl Table {
             Record::Owner(owner) => self.owner(owner, process),
             Record::Data(data, payload) => self.data(data, payload, process),
             Record::Close(close) => self.close(close, process),
-            Record::Exec(..) | Record::Fork(_) | Record::Exit(_) | Record::Dns(..) => {}
+            Record::Dns(dns, message) => self.dns(dns, message),
+            Record::Exec(..) | Record::Fork(_) | Record::Exit(_) => {}
         }
+    }
+
+    /// Learns from a DNS message. What is no message, or nobody asked for, tells nothing.
+    fn dns(&mut self, dns: &Dns, message: &[u8]) {
+        let local = (address(dns.tuple.local), dns.tuple.local_port);
+        let remote = (address(dns.tuple.remote), dns.tuple.remote_port);
+        let now = dns.header.time_ns;
+        let (from, to) =
+            if dns.header.lane == Lane::Receive as u8 { (remote, local) } else { (local, remote) };
+        self.dns_message(message, from.into(), to.into(), now);
+    }
+
+    /// Learns from a DNS message that went at `now`.
+    pub fn dns_message(&mut self, message: &[u8], from: SocketAddr, to: SocketAddr, now: u64) {
+        if to.port() == DNS_PORT {
+            let _ = self.names.query(message, from, to, now);
+        } else {
+            let _ = self.names.answer(message, from, to, now);
+        }
+    }
+
+    /// What the program that opens this connection has asked for, by the DNS answers seen.
+    fn name_of(&mut self, connection: &record::Connection) -> Option<Box<str>> {
+        if connection.flags & flags::ACTIVE == 0 {
+            return None;
+        }
+        let peer = address(connection.tuple.remote);
+        self.names.name(peer, connection.opened_ns).map(Box::from)
     }
 
     fn open(&mut self, open: &Open, process: Option<&Arc<Process>>) {
         let key = key(&open.header);
+        let name = self.name_of(&open.connection);
         let entry = self.entry(key);
         entry.count(Lane::Life);
         entry.in_storage = true;
         entry.learn(&open.connection);
+        entry.peer_name = name;
         if let Some(process) = process {
             entry.process = Some(process.clone());
         } else if self.ownerless.len() < self.settings.capacity {
@@ -177,13 +238,17 @@ impl Table {
 
     fn data(&mut self, data: &Data, payload: &[u8], process: Option<&Arc<Process>>) {
         let key = key(&data.header);
-        let limit = self.settings.head;
-        let entry = self.entry(key);
+        self.entry(key);
+        let terms = terms(&self.settings, &self.identities, &self.listeners);
+        let Some(entry) = self.entries.get_mut(&key) else { return };
         let receive = data.header.lane == Lane::Receive as u8;
         entry.count(if receive { Lane::Receive } else { Lane::Transmit });
-        entry.data(data, payload, limit);
         if entry.process.is_none() {
             entry.process = process.cloned();
+        }
+        entry.data(data, payload, &terms);
+        if let Some(interest) = entry.transactions(&terms, &mut self.transactions) {
+            self.interests.push((key, interest));
         }
         self.finish_if_complete(key);
     }
@@ -193,7 +258,11 @@ impl Table {
         let mut close = *close;
         let now = self.now_ns;
         let unlisted = self.ended.is_some();
+        // A connect that failed has no open.
+        let known = self.entries.get(&key).is_some_and(|entry| entry.known);
+        let name = if known { None } else { self.name_of(&close.connection) };
         let entry = self.entry(key);
+        entry.peer_name = entry.peer_name.take().or(name);
         if close.header.generation == key.1 {
             entry.count(Lane::Life);
             entry.learn(&close.connection);
@@ -283,8 +352,11 @@ impl Table {
         if let Some(ended) = &mut self.ended {
             ended.insert(close.header.cookie);
         }
+        if entry.interest != Interest::Turns {
+            self.forgotten.push(close.header.cookie);
+        }
         let terms = terms(&self.settings, &self.identities, &self.listeners);
-        self.finished.push(entry.close(close, &terms));
+        self.finished.push(entry.close(close, &terms, &mut self.transactions));
     }
 
     /// The end of a round over the rings; `drained` tells that the data ring was empty. Finishes
@@ -449,6 +521,16 @@ impl Table {
         self.listeners.insert((address, port));
     }
 
+    /// A connection that its source follows no further goes out with what that says of it.
+    pub fn give_up(&mut self, close: &Close) {
+        let key = key(&close.header);
+        if let Some(mut entry) = self.entries.remove(&key) {
+            entry.learn(&close.connection);
+            let terms = terms(&self.settings, &self.identities, &self.listeners);
+            self.finished.push(entry.cut(close, &terms));
+        }
+    }
+
     /// The end: everything that is open goes out with what the last snapshot says of it.
     pub fn flush(&mut self, snapshot: &[Close]) {
         for (_, key) in std::mem::take(&mut self.own) {
@@ -483,7 +565,7 @@ fn terms<'a>(
     identities: &'a Identities,
     listeners: &'a HashSet<(IpAddr, u16)>,
 ) -> Terms<'a> {
-    Terms { event_limit: settings.event_limit, identities, listeners }
+    Terms { event_limit: settings.event_limit, identities, listeners, parse: settings.parse }
 }
 
 impl Terms<'_> {

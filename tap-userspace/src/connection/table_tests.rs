@@ -24,7 +24,7 @@ impl Bench {
             capacity: 100,
             max_age_ns: 60_000 * MS,
             event_limit: 128,
-            head: 4096,
+            parse: false,
             self_tgid: 77,
         })
     }
@@ -241,7 +241,7 @@ fn the_event_limit_keeps_the_close() {
         capacity: 10,
         max_age_ns: u64::MAX,
         event_limit: 4,
-        head: 0,
+        parse: false,
         self_tgid: 0,
     })
     .table;

@@ -1,4 +1,4 @@
-//! Finished connections to standard output, by a thread of its own: a reader that hangs must not
+//! Finished connections and exchanges to standard output, by a thread of its own: a reader that hangs must not
 //! hang tap, and one that is gone only means that lines are dropped and counted.
 
 use std::{
@@ -12,10 +12,13 @@ use tokio::sync::oneshot;
 use super::{
     items::{Items, Reason},
     line,
-    queue::{Batch, Queue},
+    queue::{Batch, Queue, Queued},
     table,
 };
-use crate::telemetry::limits::Limits;
+use crate::{
+    connection::{model::Connection, transaction::Transaction},
+    telemetry::log::Terms,
+};
 
 /// How connections are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,28 +33,25 @@ pub enum Form {
 #[derive(Debug)]
 pub struct Printer<W> {
     form: Form,
-    limits: Limits,
+    terms: Terms,
     output: W,
     buffer: Vec<u8>,
 }
 
 impl<W: Write> Printer<W> {
     /// Prints to `output`; a table begins with its head.
-    pub fn new(form: Form, limits: Limits, output: W) -> Self {
+    pub fn new(form: Form, terms: Terms, output: W) -> Self {
         let mut buffer = Vec::new();
         if form == Form::Table {
             table::head(&mut buffer);
         }
-        Self { form, limits, output, buffer }
+        Self { form, terms, output, buffer }
     }
 
     /// Prints a batch in one piece.
-    pub fn print(&mut self, batch: &Batch) -> io::Result<()> {
-        for connection in batch.iter().flatten() {
-            match self.form {
-                Form::Table => table::row(connection, &mut self.buffer),
-                Form::Lines => line::line(connection, &self.limits, &mut self.buffer),
-            }
+    pub fn print<T: Printed>(&mut self, batch: &Batch<T>) -> io::Result<()> {
+        for item in batch.iter().flatten() {
+            item.print(self.form, &self.terms, &mut self.buffer);
         }
         let written = self.output.write_all(&self.buffer).and_then(|()| self.output.flush());
         self.buffer.clear();
@@ -59,19 +59,40 @@ impl<W: Write> Printer<W> {
     }
 }
 
+/// What can be printed.
+pub trait Printed: Queued {
+    /// Appends its line or row.
+    fn print(&self, form: Form, terms: &Terms, out: &mut Vec<u8>);
+}
+
+impl Printed for Connection {
+    fn print(&self, form: Form, terms: &Terms, out: &mut Vec<u8>) {
+        match form {
+            Form::Table => table::row(self, out),
+            Form::Lines => line::line(self, &terms.limits, out),
+        }
+    }
+}
+
+impl Printed for Transaction {
+    fn print(&self, _form: Form, terms: &Terms, out: &mut Vec<u8>) {
+        line::transaction(self, terms, out);
+    }
+}
+
 /// The running thread.
 #[derive(Debug)]
-pub struct Exporter {
-    queue: Arc<Queue>,
+pub struct Exporter<T> {
+    queue: Arc<Queue<T>>,
     items: Arc<Items>,
     ended: oneshot::Receiver<()>,
 }
 
-impl Exporter {
+impl<T: Printed> Exporter<T> {
     /// Starts printing what `queue` gives.
     pub fn start<W: Write + Send + 'static>(
         mut printer: Printer<W>,
-        queue: Arc<Queue>,
+        queue: Arc<Queue<T>>,
         items: Arc<Items>,
     ) -> io::Result<Self> {
         let (end, ended) = oneshot::channel();
@@ -79,7 +100,7 @@ impl Exporter {
         std::thread::Builder::new().name("tap-console".into()).spawn(move || {
             let mut complained = false;
             // Begins a table at once.
-            let mut batch = Some(Batch::new());
+            let mut batch = Some(Batch::<T>::new());
             while let Some(next) = batch {
                 let spans = next.iter().map(Vec::len).sum::<usize>() as u64;
                 let printed = printer.print(&next);
@@ -92,7 +113,7 @@ impl Exporter {
                 });
                 if let (Err(cause), false) = (printed, complained) {
                     complained = true;
-                    tracing::warn!(%cause, "Standard output cannot be written; connections are no longer printed.");
+                    tracing::warn!(%cause, "Standard output cannot be written; nothing is printed any more.");
                 }
                 batch = from.take_blocking();
             }

@@ -3,10 +3,11 @@
 use std::io::Write as _;
 
 use crate::{
-    connection::model::Connection,
+    connection::{model::Connection, transaction::Transaction},
     telemetry::{
         attributes::{self, Sink},
         limits::Limits,
+        log,
         semconv::Key,
         span,
     },
@@ -29,6 +30,22 @@ pub fn line(connection: &Connection, limits: &Limits, out: &mut Vec<u8>) {
         object
             .member("dropped_events_count", |out| digits(connection.dropped_events.into(), 1, out));
     }
+    out.extend_from_slice(b"}\n");
+}
+
+/// Appends an exchange's line.
+pub fn transaction(transaction: &Transaction, terms: &log::Terms, out: &mut Vec<u8>) {
+    out.push(b'{');
+    let limits = &terms.limits;
+    let mut object = Object { out, limits, left: u32::MAX, dropped: 0, first: true };
+    object.member("scope", |out| quote(log::SCOPES[log::scope(transaction)], out));
+    object.member("time", |out| time(transaction.exchange.ended_ns, out));
+    object.member("trace_id", |out| hex(&transaction.about.identity.trace_id, out));
+    object.member("span_id", |out| hex(&transaction.about.identity.span_id, out));
+    object.member("body", |out| quote(limits.cut(&log::line(transaction, terms)), out));
+    object.left = limits.attributes;
+    log::of_record(transaction, terms, &mut object);
+    object.dropped_count();
     out.extend_from_slice(b"}\n");
 }
 
@@ -114,6 +131,41 @@ impl Sink for Object<'_> {
             }
             out.push(b']');
         });
+    }
+
+    fn double(&mut self, key: &Key, value: f64) {
+        self.member(key.name, |out| append(out, format_args!("{value:.3}")));
+    }
+
+    fn map(&mut self, key: &Key, fill: impl FnOnce(&mut Self)) {
+        if self.left == 0 {
+            self.dropped += 1;
+            return;
+        }
+        self.member(key.name, |out| out.push(b'{'));
+        let (left, dropped) = (self.left, self.dropped);
+        (self.left, self.first) = (u32::MAX, true);
+        fill(self);
+        (self.left, self.dropped, self.first) = (left, dropped, false);
+        self.out.push(b'}');
+    }
+
+    fn named_text(&mut self, prefix: &'static str, name: &str, value: &str) {
+        if self.left == 0 {
+            self.dropped += 1;
+            return;
+        }
+        self.left -= 1;
+        if !std::mem::take(&mut self.first) {
+            self.out.push(b',');
+        }
+        let mut key = String::with_capacity(prefix.len() + name.len());
+        key.push_str(prefix);
+        key.push_str(name);
+        quote(&key, self.out);
+        self.out.extend_from_slice(b":[");
+        quote(self.limits.cut(value), self.out);
+        self.out.push(b']');
     }
 }
 

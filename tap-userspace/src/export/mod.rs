@@ -1,5 +1,5 @@
-//! Finished connections leave: by OTLP, or to standard output. Comes in: batches of [`Connection`]s
-//! through a [`Sink`] that never blocks; goes out: requests and lines, and [`Items`] that tell what
+//! Finished connections and exchanges leave: by OTLP, or to standard output. Comes in: batches
+//! of [`Connection`]s and [`Transaction`]s through a [`Sink`] that never blocks; goes out: requests and lines, and [`Items`] that tell what
 //! became of each.
 
 pub mod client;
@@ -22,15 +22,21 @@ use std::{
 use serde_json::{Map, Value};
 use tokio::runtime::Handle;
 
-use self::{items::Items, queue::Queue};
+use self::{
+    items::Items,
+    queue::{Queue, Queued},
+};
 use crate::{
     config::environment::{Environment, Exporter, Signal},
-    connection::model::Connection,
+    connection::{model::Connection, transaction::Transaction},
     policy::sample::Sampler,
     telemetry::{
+        limits::Limits,
+        log,
         meter::{self, Meter},
         metric::{Format, Registry},
         resource::Resource,
+        span,
     },
 };
 
@@ -45,63 +51,185 @@ pub enum Error {
     Thread(std::io::Error),
 }
 
+/// Spans of connections.
+struct Spans(Limits);
+
+impl otlp::Encoder for Spans {
+    type Item = Connection;
+    const SCOPES: &'static [&'static str] = &[span::SCOPE];
+
+    fn scope(&self, _: &Connection) -> usize {
+        0
+    }
+
+    fn encode(&self, connection: &Connection, out: &mut Vec<u8>) {
+        span::encode(connection, &self.0, out);
+    }
+}
+
+/// Log records of exchanges.
+struct Logs(log::Terms);
+
+impl otlp::Encoder for Logs {
+    type Item = Transaction;
+    const SCOPES: &'static [&'static str] = &log::SCOPES;
+
+    fn scope(&self, transaction: &Transaction) -> usize {
+        log::scope(transaction)
+    }
+
+    fn encode(&self, transaction: &Transaction, out: &mut Vec<u8>) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let observed_ns = now.map_or(0, |now| now.as_nanos() as u64);
+        log::encode(transaction, &self.0, observed_ns, out);
+    }
+}
+
+/// The exporters of one signal, and the way into them.
+struct Ways<E: otlp::Encoder> {
+    sink: Sink<E::Item>,
+    otlp: Option<otlp::Exporter<E>>,
+    console: Option<console::Exporter<E::Item>>,
+}
+
+/// How a signal is printed, if it is.
+type Printing = Option<console::Form>;
+
+impl<E: otlp::Encoder<Item: Clone + console::Printed>> Ways<E> {
+    /// Starts what the environment names for `signal`.
+    fn start(
+        with: &mut Start<'_>,
+        signal: Signal,
+        name: &'static str,
+        printing: Printing,
+        encoder: E,
+    ) -> Result<Self, Error> {
+        let environment = with.environment;
+        let mut queues = Vec::new();
+        let mut otlp = None;
+        if environment.exporters(signal).contains(&Exporter::Otlp) {
+            let (queue, items) = with.queue(signal, name, "otlp");
+            queues.push(queue.clone());
+            let give_up = environment.batching(signal).give_up;
+            otlp = Some(otlp::Exporter::start(
+                environment.otlp(signal),
+                give_up,
+                with.resource,
+                encoder,
+                queue,
+                items,
+                with.handle,
+            )?);
+        }
+        let mut console = None;
+        if let Some(form) = printing {
+            let (queue, items) = with.queue(signal, name, "console");
+            queues.push(queue.clone());
+            let printer = console::Printer::new(form, with.terms.clone(), std::io::stdout());
+            console = Some(console::Exporter::start(printer, queue, items).map_err(Error::Thread)?);
+        }
+        let sink = Sink { sampler: environment.sampler(), queues: queues.into() };
+        Ok(Self { sink, otlp, console })
+    }
+
+    async fn shutdown(self, deadline: Instant) {
+        let Self { sink, otlp, console } = self;
+        drop(sink);
+        let otlp = async {
+            if let Some(otlp) = otlp {
+                otlp.shutdown(deadline).await;
+            }
+        };
+        let console = async {
+            if let Some(console) = console {
+                console.shutdown(deadline).await;
+            }
+        };
+        tokio::join!(otlp, console);
+    }
+}
+
+/// What the exporters of all signals start from.
+struct Start<'a> {
+    environment: &'a Environment,
+    resource: &'a Resource,
+    terms: &'a log::Terms,
+    handle: &'a Handle,
+    counters: ItemCounters,
+}
+
+impl Start<'_> {
+    /// A queue and its counts for one exporter of a signal.
+    fn queue<T: Queued>(
+        &mut self,
+        signal: Signal,
+        name: &'static str,
+        exporter: &'static str,
+    ) -> (Arc<Queue<T>>, Arc<Items>) {
+        let items = self.counters.add(name, exporter);
+        let batching = self.environment.batching(signal);
+        let bounds = queue::Bounds {
+            items: batching.max_queue,
+            bytes: batching.max_bytes,
+            batch: batching.max_batch,
+            delay: batching.delay,
+        };
+        (Arc::new(Queue::new(bounds, items.clone())), items)
+    }
+}
+
 /// All exporters, running.
-#[derive(Debug)]
 pub struct Exporters {
-    sink: Sink,
-    otlp: Option<otlp::Exporter>,
-    console: Option<console::Exporter>,
+    spans: Ways<Spans>,
+    logs: Ways<Logs>,
     meter: Option<Meter>,
     counters: ItemCounters,
 }
 
 impl Exporters {
     /// Starts what the environment names. `console`: print to standard output where the environment
-    /// holds no `OTEL_*` at all.
+    /// holds no `OTEL_*` at all. `terms`: what log records say.
     pub fn start(
         environment: &Environment,
         resource: Resource,
         handle: &Handle,
         console: bool,
+        terms: &log::Terms,
     ) -> Result<Self, Error> {
-        let wanted = environment.exporters(Signal::Traces);
         let bare = console && !environment.is_set();
-        let mut exporters = Self {
-            sink: Sink { sampler: environment.sampler(), queues: Arc::new([]) },
-            otlp: None,
-            console: None,
-            meter: None,
-            counters: ItemCounters::default(),
+        let lines = |signal| {
+            let printed = environment.exporters(signal).contains(&Exporter::Console);
+            printed.then_some(console::Form::Lines)
         };
-        let mut queues = Vec::new();
-        if wanted.contains(&Exporter::Otlp) {
-            let (queue, items) = exporters.queue(environment, "otlp");
-            queues.push(queue.clone());
-            exporters.otlp =
-                Some(otlp::Exporter::start(environment, &resource, queue, items, handle)?);
-        }
-        if wanted.contains(&Exporter::Console) || bare {
-            let (queue, items) = exporters.queue(environment, "console");
-            queues.push(queue.clone());
-            let table = bare && std::io::stdout().is_terminal();
-            let form = if table { console::Form::Table } else { console::Form::Lines };
-            let printer = console::Printer::new(form, environment.limits(), std::io::stdout());
-            exporters.console =
-                Some(console::Exporter::start(printer, queue, items).map_err(Error::Thread)?);
-        }
-        exporters.sink.queues = queues.into();
-        exporters.meter = meter::start(environment, &resource, &exporters.counters, handle)?;
-        Ok(exporters)
+        let form = match bare {
+            true if std::io::stdout().is_terminal() => Some(console::Form::Table),
+            true => Some(console::Form::Lines),
+            false => lines(Signal::Traces),
+        };
+        let counters = ItemCounters::default();
+        let mut with = Start { environment, resource: &resource, terms, handle, counters };
+        let encoder = Spans(environment.limits());
+        let spans = Ways::start(&mut with, Signal::Traces, "traces", form, encoder)?;
+        let encoder = Logs(terms.clone());
+        let logs = Ways::start(&mut with, Signal::Logs, "logs", lines(Signal::Logs), encoder)?;
+        let counters = with.counters;
+        let meter = meter::start(environment, &resource, &counters, handle)?;
+        Ok(Self { spans, logs, meter, counters })
     }
 
     /// Takes finished connections; never blocks, and counts what there is no room for.
     pub fn offer(&self, batch: Vec<Connection>) {
-        self.sink.offer(batch);
+        self.spans.sink.offer(batch);
     }
 
-    /// The way in, for other threads.
-    pub fn sink(&self) -> Sink {
-        self.sink.clone()
+    /// The way in for connections, for other threads.
+    pub fn sink(&self) -> Sink<Connection> {
+        self.spans.sink.clone()
+    }
+
+    /// The way in for exchanges.
+    pub fn transactions(&self) -> Sink<Transaction> {
+        self.logs.sink.clone()
     }
 
     /// What became of every item.
@@ -117,67 +245,50 @@ impl Exporters {
     /// Sends and prints what is queued, until `deadline`; what remains is dropped and counted. The
     /// counts at the end, as the accounting line has them.
     pub async fn shutdown(self, deadline: Instant) -> Value {
-        let Self { sink, otlp, console, meter, counters } = self;
-        drop(sink);
-        let otlp = async {
-            if let Some(otlp) = otlp {
-                otlp.shutdown(deadline).await;
-            }
-        };
-        let console = async {
-            if let Some(console) = console {
-                console.shutdown(deadline).await;
-            }
-        };
-        tokio::join!(otlp, console);
+        let Self { spans, logs, meter, counters } = self;
+        tokio::join!(spans.shutdown(deadline), logs.shutdown(deadline));
         // Last, so that it tells how the others ended.
         if let Some(meter) = meter {
             meter.shutdown(deadline).await;
         }
         counters.to_json()
     }
+}
 
-    /// A queue and its counts for one exporter of spans.
-    fn queue(
-        &mut self,
-        environment: &Environment,
-        exporter: &'static str,
-    ) -> (Arc<Queue>, Arc<Items>) {
-        let items = self.counters.add("traces", exporter);
-        let batching = environment.batching();
-        let bounds = queue::Bounds {
-            spans: batching.max_queue,
-            bytes: batching.max_bytes,
-            batch: batching.max_batch,
-            delay: batching.delay,
-        };
-        (Arc::new(Queue::new(bounds, items.clone())), items)
+/// The way into the exporters of a signal.
+#[derive(Debug)]
+pub struct Sink<T> {
+    sampler: Sampler,
+    queues: Arc<[Arc<Queue<T>>]>,
+}
+
+impl<T> Clone for Sink<T> {
+    fn clone(&self) -> Self {
+        Self { sampler: self.sampler, queues: self.queues.clone() }
     }
 }
 
-/// The way into the exporters.
-#[derive(Clone, Debug)]
-pub struct Sink {
-    sampler: Sampler,
-    queues: Arc<[Arc<Queue>]>,
-}
+impl<T: Queued + Clone> Sink<T> {
+    /// Whether anybody takes what is offered.
+    pub fn is_wanted(&self) -> bool {
+        !self.queues.is_empty()
+    }
 
-impl Sink {
-    /// Takes finished connections; never blocks, and counts what there is no room for.
-    pub fn offer(&self, batch: Vec<Connection>) {
+    /// Takes items; never blocks, and counts what there is no room for.
+    pub fn offer(&self, batch: Vec<T>) {
         self.each(batch, Queue::offer);
     }
 
-    /// Takes finished connections and waits for room: for a source that can wait, a recording.
-    pub fn offer_waiting(&self, batch: Vec<Connection>) {
+    /// Takes items and waits for room: for a source that can wait, a recording.
+    pub fn offer_waiting(&self, batch: Vec<T>) {
         self.each(batch, Queue::offer_waiting);
     }
 
-    fn each(&self, mut batch: Vec<Connection>, offer: impl Fn(&Queue, Vec<Connection>, usize)) {
+    fn each(&self, mut batch: Vec<T>, offer: impl Fn(&Queue<T>, Vec<T>, usize)) {
         let Some((last, others)) = self.queues.split_last() else { return };
         let offered = batch.len();
         if self.sampler != Sampler::AlwaysOn {
-            batch.retain(|connection| self.sampler.keeps(&connection.identity.trace_id));
+            batch.retain(|item| self.sampler.keeps(item.trace_id()));
         }
         let sampled = offered - batch.len();
         for queue in others {

@@ -1,7 +1,8 @@
-//! The OTLP exporter of spans: takes batches off the queue, encodes them, sends them and tries
+//! The OTLP exporter of spans or log records: takes batches off the queue, encodes them, sends them and tries
 //! again while that may help. Every item ends as exported, rejected or dropped.
 
 use std::{
+    iter::Peekable,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,17 +12,12 @@ use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 use super::{
     client,
     items::{Items, Reason},
-    queue::Queue,
+    queue::{Batch, Queue, Queued},
     transport::{Outcome, Prepared, Transport},
 };
 use crate::{
-    config::environment::{Environment, Signal},
-    connection::model::Connection,
-    telemetry::{
-        limits::Limits,
-        resource::Resource,
-        span::{self, Frame},
-    },
+    config::environment::Otlp,
+    telemetry::{resource::Resource, span::Frame},
 };
 
 /// Requests under way at a time: a distant collector's round trip must not be the limit.
@@ -40,32 +36,45 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// Longest pause between attempts once tap is leaving.
 const LEAVING_PAUSE: Duration = Duration::from_millis(250);
 
+/// How items become requests.
+pub trait Encoder: Send + Sync + 'static {
+    /// What it encodes.
+    type Item: Queued;
+    /// The instrumentation scopes that items may have; a request has one.
+    const SCOPES: &'static [&'static str];
+    /// Index of an item's scope.
+    fn scope(&self, item: &Self::Item) -> usize;
+    /// Appends an item as field 2 of the request's scope message.
+    fn encode(&self, item: &Self::Item, out: &mut Vec<u8>);
+}
+
 /// A running exporter.
-#[derive(Debug)]
-pub struct Exporter {
-    shared: Arc<Shared>,
+pub struct Exporter<E: Encoder> {
+    shared: Arc<Shared<E>>,
     workers: Vec<JoinHandle<()>>,
     leave: watch::Sender<bool>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    queue: Arc<Queue>,
+struct Shared<E: Encoder> {
+    queue: Arc<Queue<E::Item>>,
     items: Arc<Items>,
     transport: Transport,
-    frame: Frame,
-    limits: Limits,
+    frames: Vec<Frame>,
+    encoder: E,
     give_up: Option<Duration>,
     complaints: Complaints,
     leaving: watch::Receiver<bool>,
 }
 
-impl Exporter {
-    /// Starts sending what `queue` gives.
+impl<E: Encoder> Exporter<E> {
+    /// Starts sending what `queue` gives the way that `otlp` says; a request is given up after
+    /// `give_up`.
     pub fn start(
-        environment: &Environment,
+        otlp: &Otlp,
+        give_up: Option<Duration>,
         resource: &Resource,
-        queue: Arc<Queue>,
+        encoder: E,
+        queue: Arc<Queue<E::Item>>,
         items: Arc<Items>,
         handle: &Handle,
     ) -> Result<Self, client::Error> {
@@ -73,10 +82,10 @@ impl Exporter {
         let shared = Arc::new(Shared {
             queue,
             items,
-            transport: Transport::new(environment.otlp(Signal::Traces))?,
-            frame: Frame::new(resource),
-            limits: environment.limits(),
-            give_up: environment.batching().give_up,
+            transport: Transport::new(otlp)?,
+            frames: E::SCOPES.iter().map(|scope| Frame::new(resource, scope)).collect(),
+            encoder,
+            give_up,
             complaints: Complaints::default(),
             leaving,
         });
@@ -103,13 +112,13 @@ impl Exporter {
     }
 }
 
-impl Shared {
+impl<E: Encoder> Shared<E> {
     async fn run(self: Arc<Self>) {
         // Fresh memory for each request would cost a fifth of the encoding.
         let mut buffer = Vec::new();
         while let Some(batch) = self.queue.take().await {
-            let mut connections = batch.into_iter().flatten();
-            while let Some((start, spans)) = self.encode(&mut connections, &mut buffer) {
+            let mut items = self.by_scope(batch).into_iter().flatten().peekable();
+            while let Some((start, spans)) = self.encode(&mut items, &mut buffer) {
                 match self.transport.prepare(std::mem::take(&mut buffer), start) {
                     Ok(message) => {
                         self.deliver(&message, spans).await;
@@ -122,22 +131,34 @@ impl Shared {
         }
     }
 
-    /// Encodes connections into one request; where it starts and how many, or `None` where there are
-    /// none.
+    /// The batch, items of one scope together.
+    fn by_scope(&self, batch: Batch<E::Item>) -> Batch<E::Item> {
+        if self.frames.len() == 1 {
+            return batch;
+        }
+        let mut all: Vec<_> = batch.into_iter().flatten().collect();
+        all.sort_by_key(|item| self.encoder.scope(item));
+        vec![all]
+    }
+
+    /// Encodes items of one scope into one request; where it starts and how many, or `None` where
+    /// there are none.
     fn encode(
         &self,
-        connections: &mut impl Iterator<Item = Connection>,
+        items: &mut Peekable<impl Iterator<Item = E::Item>>,
         buffer: &mut Vec<u8>,
     ) -> Option<(usize, u64)> {
-        self.frame.begin(buffer);
-        let mut spans = 0;
+        let scope = self.encoder.scope(items.peek()?);
+        let frame = self.frames.get(scope)?;
+        frame.begin(buffer);
+        let mut count = 0;
         while buffer.len() < LARGEST_REQUEST
-            && let Some(connection) = connections.next()
+            && let Some(item) = items.next_if(|item| self.encoder.scope(item) == scope)
         {
-            span::encode(&connection, &self.limits, buffer);
-            spans += 1;
+            self.encoder.encode(&item, buffer);
+            count += 1;
         }
-        (spans > 0).then(|| (self.frame.finish(buffer), spans))
+        Some((frame.finish(buffer), count))
     }
 
     /// Sends a request until it is taken or refused, or it has taken too long.

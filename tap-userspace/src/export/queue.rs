@@ -1,4 +1,4 @@
-//! Finished connections between the tracing thread and an exporter: bounded in number and bytes.
+//! Finished connections and exchanges between the tracing thread and an exporter: bounded in number and bytes.
 //! Comes in: whole batches, never waited for; goes out: batches of the exporter's size, full ones at
 //! once and others after the delay. What finds no room is dropped and counted.
 //!
@@ -14,13 +14,16 @@ use std::{
 use tokio::sync::Notify;
 
 use super::items::{Items, Reason};
-use crate::connection::model::{Connection, Event};
+use crate::connection::{
+    model::{Connection, Event},
+    transaction::Transaction,
+};
 
 /// How much may wait, and how it leaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Connections.
-    pub spans: usize,
+    /// Connections or exchanges.
+    pub items: usize,
     /// Bytes of memory.
     pub bytes: usize,
     /// Connections that leave together.
@@ -30,20 +33,20 @@ pub struct Bounds {
 }
 
 /// Connections that leave together, in the pieces they came in.
-pub type Batch = Vec<Vec<Connection>>;
+pub type Batch<T> = Vec<Vec<T>>;
 
-#[derive(Debug, Default)]
-struct State {
-    chunks: VecDeque<(Instant, Vec<Connection>)>,
-    spans: usize,
+#[derive(Debug)]
+struct State<T> {
+    chunks: VecDeque<(Instant, Vec<T>)>,
+    items: usize,
     bytes: usize,
     closed: bool,
 }
 
 /// The queue.
 #[derive(Debug)]
-pub struct Queue {
-    state: Mutex<State>,
+pub struct Queue<T> {
+    state: Mutex<State<T>>,
     bounds: Bounds,
     items: Arc<Items>,
     /// A batch may be ready (for [`Queue::take`]).
@@ -55,17 +58,17 @@ pub struct Queue {
 }
 
 /// What a taker does next.
-enum Next {
-    Take(Batch),
+enum Next<T> {
+    Take(Batch<T>),
     End,
     Wait(Option<Instant>),
 }
 
-impl Queue {
+impl<T: Queued> Queue<T> {
     /// An empty queue that counts in `items`.
     pub fn new(bounds: Bounds, items: Arc<Items>) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State { chunks: VecDeque::new(), items: 0, bytes: 0, closed: false }),
             bounds,
             items,
             ready: Notify::new(),
@@ -76,7 +79,7 @@ impl Queue {
 
     /// Takes in what there is room for and drops the rest; never waits for room. `sampled` more
     /// were left out before.
-    pub fn offer(&self, mut batch: Vec<Connection>, sampled: usize) {
+    pub fn offer(&self, mut batch: Vec<T>, sampled: usize) {
         let offered = batch.len();
         let mut state = self.lock();
         let admitted = self.room_for(&state, &batch);
@@ -96,7 +99,7 @@ impl Queue {
     }
 
     /// Takes in everything, waiting for room.
-    pub fn offer_waiting(&self, mut batch: Vec<Connection>, sampled: usize) {
+    pub fn offer_waiting(&self, mut batch: Vec<T>, sampled: usize) {
         let mut state = self.lock();
         let mut admitted = self.room_for(&state, &batch);
         while admitted < batch.len() && !state.closed {
@@ -119,7 +122,7 @@ impl Queue {
     }
 
     /// The next batch, which counts as held from now on; `None` when the queue is closed and empty.
-    pub async fn take(&self) -> Option<Batch> {
+    pub async fn take(&self) -> Option<Batch<T>> {
         loop {
             let ready = self.ready.notified();
             tokio::pin!(ready);
@@ -136,7 +139,7 @@ impl Queue {
     }
 
     /// Like [`Self::take`], for a thread, and without a delay.
-    pub fn take_blocking(&self) -> Option<Batch> {
+    pub fn take_blocking(&self) -> Option<Batch<T>> {
         loop {
             match self.next(Duration::ZERO) {
                 Next::Take(batch) => return Some(batch),
@@ -163,16 +166,16 @@ impl Queue {
     pub fn clear(&self) {
         let mut state = self.lock();
         state.chunks.clear();
-        (state.spans, state.bytes) = (0, 0);
+        (state.items, state.bytes) = (0, 0);
     }
 
-    fn next(&self, delay: Duration) -> Next {
+    fn next(&self, delay: Duration) -> Next<T> {
         let mut state = self.lock();
         let Some((oldest, _)) = state.chunks.front() else {
             return if state.closed { Next::End } else { Next::Wait(None) };
         };
         let due = *oldest + delay;
-        if state.spans < self.bounds.batch && !state.closed && due > Instant::now() {
+        if state.items < self.bounds.batch && !state.closed && due > Instant::now() {
             return Next::Wait(Some(due));
         }
         let batch = self.cut(&mut state);
@@ -190,7 +193,7 @@ impl Queue {
     }
 
     /// Takes a batch off the front.
-    fn cut(&self, state: &mut State) -> Batch {
+    fn cut(&self, state: &mut State<T>) -> Batch<T> {
         let mut batch = Vec::new();
         let mut missing = self.bounds.batch;
         while missing > 0
@@ -201,39 +204,39 @@ impl Queue {
                 state.chunks.push_front((since, rest));
             }
             missing -= chunk.len();
-            state.spans -= chunk.len();
-            state.bytes -= chunk.iter().map(weight).sum::<usize>();
+            state.items -= chunk.len();
+            state.bytes -= chunk.iter().map(Queued::weight).sum::<usize>();
             batch.push(chunk);
         }
         batch
     }
 
-    fn push(&self, state: &mut State, batch: Vec<Connection>) {
+    fn push(&self, state: &mut State<T>, batch: Vec<T>) {
         if batch.is_empty() {
             return;
         }
         let first = state.chunks.is_empty();
-        state.spans += batch.len();
-        state.bytes += batch.iter().map(weight).sum::<usize>();
+        state.items += batch.len();
+        state.bytes += batch.iter().map(Queued::weight).sum::<usize>();
         state.chunks.push_back((Instant::now(), batch));
-        if first || state.spans >= self.bounds.batch {
+        if first || state.items >= self.bounds.batch {
             self.ready.notify_one();
             self.arrived.notify_one();
         }
     }
 
     /// How many of `batch` there is room for.
-    fn room_for(&self, state: &State, batch: &[Connection]) -> usize {
+    fn room_for(&self, state: &State<T>, batch: &[T]) -> usize {
         if state.closed {
             return 0;
         }
-        let spans = self.bounds.spans.saturating_sub(state.spans);
+        let items = self.bounds.items.saturating_sub(state.items);
         let mut bytes = self.bounds.bytes.saturating_sub(state.bytes);
         batch
             .iter()
-            .take(spans)
-            .take_while(|connection| {
-                let weight = weight(connection);
+            .take(items)
+            .take_while(|item| {
+                let weight = item.weight();
                 let fits = weight <= bytes;
                 bytes = bytes.saturating_sub(weight);
                 fits
@@ -241,17 +244,43 @@ impl Queue {
             .count()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Memory of a connection, about. Its process is shared with others.
-fn weight(connection: &Connection) -> usize {
-    let hello = connection.client_hello.as_ref().map_or(0, |hello| {
-        let alpn: usize = hello.alpn.iter().map(|name| name.capacity() + size_of::<String>()).sum();
-        let name = hello.server_name.as_ref().map_or(0, String::capacity);
-        size_of_val(&**hello) + hello.ciphers.capacity() * size_of::<&str>() + alpn + name
-    });
-    size_of::<Connection>() + connection.events.capacity() * size_of::<Event>() + hello
+/// What may stand in a queue.
+pub trait Queued: Send + 'static {
+    /// Memory of it, about.
+    fn weight(&self) -> usize;
+    /// Whose trace it belongs to, for the head sampler.
+    fn trace_id(&self) -> &[u8; 16];
+}
+
+impl Queued for Connection {
+    // Its process is shared with others.
+    fn weight(&self) -> usize {
+        let hello = self.client_hello.as_ref().map_or(0, |hello| {
+            let alpn: usize =
+                hello.alpn.iter().map(|name| name.capacity() + size_of::<String>()).sum();
+            let name = hello.server_name.as_ref().map_or(0, String::capacity);
+            size_of_val(&**hello) + hello.ciphers.capacity() * size_of::<&str>() + alpn + name
+        });
+        size_of::<Self>() + self.events.capacity() * size_of::<Event>() + hello
+    }
+
+    fn trace_id(&self) -> &[u8; 16] {
+        &self.identity.trace_id
+    }
+}
+
+impl Queued for Transaction {
+    // What is the same for all of its connection is shared.
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.exchange.memory()
+    }
+
+    fn trace_id(&self) -> &[u8; 16] {
+        &self.about.identity.trace_id
+    }
 }

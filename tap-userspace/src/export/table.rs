@@ -65,13 +65,7 @@ fn end((address, port): (std::net::IpAddr, u16), name: Option<&str>) -> String {
 }
 
 fn protocol(connection: &Connection) -> &'static str {
-    match (connection.protocol, &connection.client_hello) {
-        (None, None) => "-",
-        (Some(Protocol::Tls), _) | (None, Some(_)) => "tls",
-        (Some(inner), None) => inner.event_name(),
-        (Some(Protocol::Http1), Some(_)) => "tls/http1",
-        (Some(Protocol::Http2), Some(_)) => "tls/http2",
-    }
+    connection.protocol.map_or("-", Protocol::event_name)
 }
 
 /// Text from the wire without what a terminal would obey.

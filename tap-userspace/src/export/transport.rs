@@ -8,6 +8,7 @@ use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Request, header};
 use http_body_util::Full;
 use opentelemetry_proto::tonic::collector::{
+    logs::v1::ExportLogsServiceRequest,
     metrics::v1::ExportMetricsServiceRequest,
     trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
 };
@@ -63,7 +64,7 @@ impl Outcome {
         Self::Again { cause: cause.into(), after: None }
     }
 
-    /// From a decoded response. Traces' and metrics' have the same fields.
+    /// From a decoded response. Those of all signals have the same fields.
     pub fn from_response(body: &[u8]) -> Self {
         // The status said that it was taken; what cannot be read rejects nothing.
         let response = ExportTraceServiceResponse::decode(body).unwrap_or_default();
@@ -225,6 +226,7 @@ fn to_json(signal: Signal, message: &[u8]) -> Result<Vec<u8>, String> {
     }
     match signal {
         Signal::Traces => convert::<ExportTraceServiceRequest>(message),
+        Signal::Logs => convert::<ExportLogsServiceRequest>(message),
         Signal::Metrics => convert::<ExportMetricsServiceRequest>(message),
     }
     .map_err(|error| format!("a request could not be written as JSON: {error}"))

@@ -1,3 +1,4 @@
 //! Which finished connections are kept.
 
+pub mod redact;
 pub mod sample;

@@ -9,9 +9,10 @@ use std::{
 use super::semconv::{self as key, Key};
 use crate::{
     connection::model::{Connection, Event, ResetBy, Role, What},
+    enrich::process::Process,
     protocol::{
         Protocol,
-        tls_hello::{ClientHello, ServerHello},
+        tls::{ClientHello, ServerHello},
     },
 };
 
@@ -25,6 +26,12 @@ pub trait Sink {
     fn flag(&mut self, key: &Key, value: bool);
     /// An array of strings; it is walked twice.
     fn texts<'a>(&mut self, key: &Key, values: impl Iterator<Item = &'a str> + Clone);
+    /// A number with a fraction.
+    fn double(&mut self, key: &Key, value: f64);
+    /// A map of further attributes.
+    fn map(&mut self, key: &Key, fill: impl FnOnce(&mut Self));
+    /// A string array of one, under a key that is made of two parts (header fields).
+    fn named_text(&mut self, prefix: &'static str, name: &str, value: &str);
 }
 
 /// The span's attributes.
@@ -34,6 +41,12 @@ pub fn of_span(connection: &Connection, sink: &mut impl Sink) {
     of_tcp(connection, sink);
     if connection.client_hello.is_some() || connection.protocol == Some(Protocol::Tls) {
         sink.flag(&key::TLS_ESTABLISHED, connection.tls_established);
+        if let Some(resumed) = connection.tls_resumed {
+            sink.flag(&key::TLS_RESUMED, resumed);
+        }
+        if let Some(took) = connection.tls_handshake_ns {
+            sink.int(&key::TAP_TLS_HANDSHAKE_NS, took.cast_signed());
+        }
     }
     if let Some(hello) = &connection.client_hello {
         offered(hello, sink);
@@ -41,7 +54,7 @@ pub fn of_span(connection: &Connection, sink: &mut impl Sink) {
     if let Some(hello) = &connection.server_hello {
         chosen(hello, sink);
     }
-    of_process(connection, sink);
+    of_process(connection.process.as_deref(), sink);
 }
 
 fn of_connection(connection: &Connection, sink: &mut impl Sink) {
@@ -112,8 +125,9 @@ fn of_tcp(connection: &Connection, sink: &mut impl Sink) {
     }
 }
 
-fn of_process(connection: &Connection, sink: &mut impl Sink) {
-    let Some(process) = &connection.process else { return };
+/// Who owns the local end.
+pub(super) fn of_process(process: Option<&Process>, sink: &mut impl Sink) {
+    let Some(process) = process else { return };
     sink.int(&key::PROCESS_PID, process.pid.into());
     for (key, value) in [
         (&key::PROCESS_EXECUTABLE_PATH, &process.executable),
@@ -140,6 +154,11 @@ fn offered(hello: &ClientHello, sink: &mut impl Sink) {
     if let Some(version) = hello.version {
         sink.text(&key::TAP_TLS_CLIENT_VERSION, version);
     }
+    sink.text(&key::TLS_CLIENT_JA3, &hello.ja3);
+    sink.text(&key::TAP_TLS_CLIENT_JA4, &hello.ja4);
+    if hello.ech {
+        sink.flag(&key::TAP_TLS_CLIENT_ECH, true);
+    }
 }
 
 /// What the server chose.
@@ -150,6 +169,13 @@ fn chosen(hello: &ServerHello, sink: &mut impl Sink) {
     if let Some(cipher) = hello.cipher {
         sink.text(&key::TLS_CIPHER, cipher);
     }
+    if let Some(group) = hello.group {
+        sink.text(&key::TLS_CURVE, group);
+    }
+    if let Some(protocol) = &hello.alpn {
+        sink.text(&key::TLS_NEXT_PROTOCOL, protocol);
+    }
+    sink.text(&key::TLS_SERVER_JA3S, &hello.ja3s);
 }
 
 /// The name of an event.
@@ -170,7 +196,7 @@ pub fn of_event(connection: &Connection, event: &Event, sink: &mut impl Sink) {
         What::Open | What::Close => {}
         What::ClientHello { since_open_ns } => {
             sink.int(&key::DURATION_FROM_OPEN_NS, since_open_ns.cast_signed());
-            if let Some(name) = server_name(connection) {
+            if let Some(name) = sni(connection) {
                 sink.text(&key::SERVER_ADDRESS, name);
             }
             if let Some(hello) = &connection.client_hello {
@@ -190,13 +216,17 @@ pub fn of_event(connection: &Connection, event: &Event, sink: &mut impl Sink) {
     }
 }
 
-/// The server's name, where it is known.
+/// The server's name, where it is known: by the request, by SNI, or by a DNS answer.
 pub fn server_name(connection: &Connection) -> Option<&str> {
+    let asked = connection.host.as_deref().or_else(|| sni(connection));
+    asked.or(connection.peer_name.as_deref().filter(|_| connection.role == Role::Client))
+}
+
+/// The name that the ClientHello says.
+fn sni(connection: &Connection) -> Option<&str> {
     connection.client_hello.as_ref()?.server_name.as_deref().filter(|name| !name.is_empty())
 }
 
-/// `network.protocol.version`, where the protocol tells it. HTTP/1.0 and 1.1 are one here, and
-/// what a ClientHello offers is not what was agreed on.
 /// Text that is ASCII by construction.
 fn ascii(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()

@@ -2,6 +2,7 @@
 
 pub mod attributes;
 pub mod limits;
+pub mod log;
 pub mod meter;
 pub mod metric;
 pub mod protobuf;

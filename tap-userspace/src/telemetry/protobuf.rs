@@ -72,7 +72,11 @@ impl Message {
     /// Begins a message in `field`, with room for a length of `guess` bytes.
     #[inline]
     pub fn open(out: &mut Vec<u8>, field: u8, guess: usize) -> Self {
-        out.push(bytes_tag(field));
+        Self::open_tag(out, bytes_tag(field), guess)
+    }
+
+    fn open_tag(out: &mut Vec<u8>, tag: u8, guess: usize) -> Self {
+        out.push(tag);
         let begin = out.len();
         out.resize(begin + guess, 0);
         Self { begin, guess }
@@ -114,14 +118,23 @@ impl<'a> Attributes<'a> {
         Self { out, tag: bytes_tag(field), limits, left: count, dropped: 0 }
     }
 
-    /// Writes the `KeyValue` up to its `AnyValue`, which has `any` bytes; false beyond the limit.
+    /// Counts one more attribute; false beyond the limit.
     #[inline]
-    fn key(&mut self, key: &Key, any: usize) -> bool {
+    const fn take_one(&mut self) -> bool {
         if self.left == 0 {
             self.dropped += 1;
             return false;
         }
         self.left -= 1;
+        true
+    }
+
+    /// Writes the `KeyValue` up to its `AnyValue`, which has `any` bytes; false beyond the limit.
+    #[inline]
+    fn key(&mut self, key: &Key, any: usize) -> bool {
+        if !self.take_one() {
+            return false;
+        }
         let pair = key.field.len() + varint_len(any as u64) + any;
         if pair < 0x80 {
             // Nearly always; pieces written together are what makes this fast.
@@ -145,7 +158,9 @@ const fn text_len(len: usize) -> usize {
 const STRING: u8 = 1;
 const BOOL: u8 = 2;
 const INT: u8 = 3;
+const DOUBLE: u8 = 4;
 const ARRAY: u8 = 5;
+const MAP: u8 = 6;
 
 impl Sink for Attributes<'_> {
     #[inline]
@@ -201,6 +216,51 @@ impl Sink for Attributes<'_> {
                 bytes(self.out, STRING, limits.cut(value).as_bytes());
             }
         }
+    }
+
+    fn double(&mut self, key: &Key, value: f64) {
+        if self.key(key, 9) {
+            self.out.push(9);
+            fixed64(self.out, DOUBLE, value.to_bits());
+        }
+    }
+
+    fn map(&mut self, key: &Key, fill: impl FnOnce(&mut Self)) {
+        if !self.take_one() {
+            return;
+        }
+        let pair = Message::open_tag(self.out, self.tag, 2);
+        // The key's field ends with the tag of its value.
+        self.out.extend_from_slice(&key.field[..key.field.len() - 1]);
+        let any = Message::open(self.out, 2, 2);
+        let map = Message::open(self.out, MAP, 2);
+        let (tag, left) = (self.tag, self.left);
+        (self.tag, self.left) = (bytes_tag(1), u32::MAX);
+        fill(self);
+        (self.tag, self.left) = (tag, left);
+        map.close(self.out);
+        any.close(self.out);
+        pair.close(self.out);
+    }
+
+    fn named_text(&mut self, prefix: &'static str, name: &str, value: &str) {
+        if !self.take_one() {
+            return;
+        }
+        let value = self.limits.cut(value);
+        let pair = Message::open_tag(self.out, self.tag, 1);
+        self.out.push(bytes_tag(1));
+        varint(self.out, (prefix.len() + name.len()) as u64);
+        self.out.extend_from_slice(prefix.as_bytes());
+        self.out.extend_from_slice(name.as_bytes());
+        let any = Message::open(self.out, 2, 1);
+        let array = Message::open(self.out, ARRAY, 1);
+        self.out.push(bytes_tag(1));
+        varint(self.out, text_len(value.len()) as u64);
+        bytes(self.out, STRING, value.as_bytes());
+        array.close(self.out);
+        any.close(self.out);
+        pair.close(self.out);
     }
 }
 

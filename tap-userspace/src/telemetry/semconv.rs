@@ -18,6 +18,10 @@ pub enum Type {
     Int,
     /// `boolean`.
     Bool,
+    /// `double`.
+    Double,
+    /// A map of further attributes.
+    Map,
 }
 
 /// An attribute's name.
@@ -94,6 +98,14 @@ keys! {
     TLS_CIPHER "tls.cipher" Text
     TLS_ESTABLISHED "tls.established" Bool
     TLS_CLIENT_SUPPORTED_CIPHERS "tls.client.supported_ciphers" Texts
+    TLS_CURVE "tls.curve" Text
+    TLS_NEXT_PROTOCOL "tls.next_protocol" Text
+    TLS_RESUMED "tls.resumed" Bool
+    TLS_CLIENT_JA3 "tls.client.ja3" Text
+    TLS_SERVER_JA3S "tls.server.ja3s" Text
+    TAP_TLS_CLIENT_JA4 "tap.tls.client.ja4" Text
+    TAP_TLS_CLIENT_ECH "tap.tls.client.ech" Bool
+    TAP_TLS_HANDSHAKE_NS "tap.tls.handshake_ns" Int
     TAP_TLS_CLIENT_ALPN "tap.tls.client.alpn" Texts
     TAP_TLS_CLIENT_VERSION "tap.tls.client.version" Text
     PROCESS_PID "process.pid" Int
@@ -104,6 +116,52 @@ keys! {
     DURATION_FROM_OPEN_NS "duration_from_open_ns" Int
     PROTOCOL "protocol" Text
     BYTES "bytes" Int
+    EVENT_TYPE "event.type" Text
+    EVENT "event" Map
+    SUMMARY_CONNECTION_ID "summary.connection_id" Text
+    SUMMARY_REQUEST_ID "summary.request_id" Text
+    SUMMARY_REQUEST_METHOD "summary.request_method" Text
+    SUMMARY_REQUEST_SCHEME "summary.request_scheme" Text
+    SUMMARY_REQUEST_HOST "summary.request_host" Text
+    SUMMARY_REQUEST_PATH "summary.request_path" Text
+    SUMMARY_REQUEST_QUERY "summary.request_query" Text
+    SUMMARY_REQUEST_PROTOCOL "summary.request_protocol" Text
+    SUMMARY_RESPONSE_STATUS "summary.response_status" Int
+    SUMMARY_DURATION_MS "summary.duration_ms" Double
+    SUMMARY_DIRECTION "summary.direction" Text
+    SUMMARY_BYTES_SENT "summary.bytes_sent" Int
+    SUMMARY_BYTES_RECEIVED "summary.bytes_received" Int
+    PROCESS_EXE "process.exe" Text
+    HTTP_REQUEST_METHOD "http.request.method" Text
+    HTTP_REQUEST_METHOD_ORIGINAL "http.request.method_original" Text
+    HTTP_RESPONSE_STATUS_CODE "http.response.status_code" Int
+    HTTP_REQUEST_SIZE "http.request.size" Int
+    HTTP_REQUEST_BODY_SIZE "http.request.body.size" Int
+    HTTP_RESPONSE_SIZE "http.response.size" Int
+    HTTP_RESPONSE_BODY_SIZE "http.response.body.size" Int
+    URL_SCHEME "url.scheme" Text
+    URL_PATH "url.path" Text
+    URL_QUERY "url.query" Text
+    USER_AGENT_ORIGINAL "user_agent.original" Text
+    RPC_SYSTEM_NAME "rpc.system.name" Text
+    RPC_METHOD "rpc.method" Text
+    RPC_STATUS_CODE "rpc.status_code" Text
+    DB_SYSTEM_NAME "db.system.name" Text
+    DB_OPERATION_NAME "db.operation.name" Text
+    DB_COLLECTION_NAME "db.collection.name" Text
+    DB_NAMESPACE "db.namespace" Text
+    DB_QUERY_TEXT "db.query.text" Text
+    DB_OPERATION_BATCH_SIZE "db.operation.batch.size" Int
+    DB_RESPONSE_STATUS_CODE "db.response.status_code" Text
+    MESSAGING_SYSTEM "messaging.system" Text
+    MESSAGING_OPERATION_NAME "messaging.operation.name" Text
+    MESSAGING_DESTINATION_NAME "messaging.destination.name" Text
+    TAP_EXCHANGE_QUALITY "tap.exchange.quality" Texts
+    TAP_WEBSOCKET_CLIENT_MESSAGES "tap.websocket.client.messages" Int
+    TAP_WEBSOCKET_SERVER_MESSAGES "tap.websocket.server.messages" Int
+    TAP_WEBSOCKET_CLIENT_FRAMES "tap.websocket.client.frames" Int
+    TAP_WEBSOCKET_SERVER_FRAMES "tap.websocket.server.frames" Int
+    TAP_WEBSOCKET_CLOSE_CODE "tap.websocket.close_code" Int
 }
 
 #[cfg(test)]

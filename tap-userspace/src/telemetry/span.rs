@@ -96,13 +96,14 @@ impl Frame {
     /// Longest varint of a length that is below 4 GiB.
     const LENGTH: usize = 5;
 
-    /// The frame of requests from `resource`.
-    pub fn new(resource: &Resource) -> Self {
+    /// The frame of requests from `resource` with items of the instrumentation scope `name`. Those
+    /// of spans and of log records have the same shape.
+    pub fn new(resource: &Resource, name: &str) -> Self {
         let mut of_resource = Vec::new();
         protobuf::bytes(&mut of_resource, 1, &resource.encode());
         protobuf::bytes(&mut of_resource, 3, semconv::SCHEMA_URL.as_bytes());
         let mut scope = Vec::new();
-        protobuf::bytes(&mut scope, 1, SCOPE.as_bytes());
+        protobuf::bytes(&mut scope, 1, name.as_bytes());
         protobuf::bytes(&mut scope, 2, env!("CARGO_PKG_VERSION").as_bytes());
         let mut of_scope = Vec::new();
         protobuf::bytes(&mut of_scope, 1, &scope);

@@ -13,7 +13,7 @@ use tap_userspace::{
     enrich::process::Process,
     protocol::{
         Protocol,
-        tls_hello::{ClientHello, ServerHello},
+        tls::{ClientHello, ServerHello},
     },
 };
 
@@ -48,6 +48,10 @@ pub fn plain(n: u64) -> Connection {
         server_hello: None,
         client_hello: None,
         tls_established: false,
+        tls_resumed: None,
+        tls_handshake_ns: None,
+        host: None,
+        peer_name: None,
         #[allow(clippy::needless_update, reason = "what is known of processes grows")]
         process: Some(Arc::new(Process {
             pid: 4_242,
@@ -83,14 +87,25 @@ pub fn full() -> Connection {
     connection.segment = 2;
     connection.protocol = Some(Protocol::Tls);
     connection.protocol_version = None;
-    connection.server_hello =
-        Some(ServerHello { version: Some("1.3"), cipher: Some("TLS_AES_128_GCM_SHA256") });
+    let mut answer = ServerHello::default();
+    answer.version = Some("1.3");
+    answer.cipher = Some("TLS_AES_128_GCM_SHA256");
+    answer.group = Some("x25519");
+    answer.alpn = Some("h2".into());
+    answer.ja3s = "15af977ce25de452b96affa2addb1036".into();
+    connection.server_hello = Some(Box::new(answer));
     connection.tls_established = true;
+    connection.tls_resumed = Some(false);
+    connection.tls_handshake_ns = Some(1_234_567);
     connection.client_hello = Some(Box::new(ClientHello {
         server_name: Some("bücher.example".into()),
         alpn: vec!["h2".into(), "http/1.1".into()],
         version: Some("1.3"),
         ciphers: vec!["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384"],
+        ech: true,
+        ja3: "cd08e31494f9531f560d64c695473da9".into(),
+        ja4: "t13d1516h2_8daaf6152771_e5627efa2ab1".into(),
+        ..ClientHello::default()
     }));
     let hello = Event { time_ns: START + 500, what: What::ClientHello { since_open_ns: 500 } };
     connection.events.insert(1, hello);

@@ -13,6 +13,8 @@ use super::{Error, values::Values};
 pub enum Signal {
     /// Spans.
     Traces,
+    /// Log records of exchanges.
+    Logs,
     /// tap's own metrics.
     Metrics,
 }
@@ -22,6 +24,7 @@ impl Signal {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Traces => "TRACES",
+            Self::Logs => "LOGS",
             Self::Metrics => "METRICS",
         }
     }
@@ -30,6 +33,7 @@ impl Signal {
     const fn http_path(self) -> &'static str {
         match self {
             Self::Traces => "/v1/traces",
+            Self::Logs => "/v1/logs",
             Self::Metrics => "/v1/metrics",
         }
     }
@@ -38,6 +42,7 @@ impl Signal {
     const fn grpc_path(self) -> &'static str {
         match self {
             Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
             Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
         }
     }

@@ -265,7 +265,7 @@ fn half_an_identity_is_warned_about() {
 #[test]
 fn batching_and_metering() {
     let batching = |e: &Environment| {
-        let b = e.batching();
+        let b = e.batching(Signal::Traces);
         format!("{} {} {:?} {:?}", b.max_queue, b.max_batch, b.delay, b.give_up)
     };
     for (name, value, expected, warned) in [
@@ -285,7 +285,7 @@ fn batching_and_metering() {
         row(name, value, batching, expected, warned);
     }
     let small = read(&[("OTEL_BSP_MAX_QUEUE_SIZE", "100")]);
-    assert_eq!((small.batching().max_batch, warnings(&small).len()), (100, 0));
+    assert_eq!((small.batching(Signal::Traces).max_batch, warnings(&small).len()), (100, 0));
     let metering =
         |e: &Environment| format!("{:?} {:?}", e.metering().interval, e.metering().temporality);
     for (name, value, expected, warned) in [
@@ -354,9 +354,8 @@ fn samplers() {
 #[test]
 fn every_variable_is_told_about() {
     let variables = [
-        ("OTEL_LOGS_EXPORTER", "otlp", "not used yet"),
-        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://c", "not used yet"),
-        ("OTEL_BLRP_MAX_QUEUE_SIZE", "1", "not used yet"),
+        ("OTEL_LOGS_EXPORTER", "otlp", "in force: otlp"),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://c", "in force: http://c"),
         ("OTEL_PROPAGATORS", "b3", "not used yet"),
         ("OTEL_TRACES_SAMPLRE", "always_off", "not a variable that tap reads"),
         ("OTEL_TRACES_EXPORTER", "otlp", "in force: otlp"),

@@ -1,0 +1,37 @@
+//! An exchange of a connection, ready to become a log record: what was said, and who said it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::{
+    identity::Xid,
+    model::{Identity, Role},
+};
+use crate::{enrich::process::Process, protocol::exchange::Exchange};
+
+/// What is the same for all exchanges of one connection.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// `connection.id`.
+    pub id: Xid,
+    /// Trace and span of the connection.
+    pub identity: Identity,
+    /// This host's part.
+    pub role: Role,
+    /// This host's address and port.
+    pub local: (IpAddr, u16),
+    /// The peer's.
+    pub peer: (IpAddr, u16),
+    /// Owner of the local end.
+    pub process: Option<Arc<Process>>,
+}
+
+/// One exchange.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    /// Whose it is.
+    pub about: Arc<About>,
+    /// Its number on the connection, from 0.
+    pub number: u32,
+    /// What was said; times are Unix nanoseconds.
+    pub exchange: Exchange,
+}
