@@ -113,9 +113,16 @@ fn wanted(state: &mut Socket, bytes: &Bytes) -> u32 {
 #[inline(always)]
 fn decide(skb: *mut __sk_buff, state: &mut Socket, bytes: &Bytes) {
     if state.undecided != 0 {
-        if bytes.offset == 0 && is_tls(skb, bytes) {
-            // Nobody reads what is encrypted; the handshake is in the heads.
+        let first = if bytes.offset == 0 { first_bytes(skb, bytes) } else { [0; 4] };
+        if first[0] == 22 && first[1] == 3 {
+            // A TLS handshake record (RFC 8446 §5.1). Nobody reads what is encrypted; the
+            // handshake is in the heads.
             state.payload = 0;
+            state.undecided = 0;
+        } else if first == *b"PRI " {
+            // HTTP/2's preface (RFC 9113 §3.4): its frames run through all of the stream, and the
+            // daemon's word would come too late for the first.
+            state.payload = u32::MAX;
             state.undecided = 0;
         } else if let Some(verdict) = state::take_verdict(state) {
             state.turn_limit = verdict.turns;
@@ -126,13 +133,13 @@ fn decide(skb: *mut __sk_buff, state: &mut Socket, bytes: &Bytes) {
     state.directions[bytes.direction].left = state.payload;
 }
 
-/// Whether these first bytes begin a TLS handshake record (RFC 8446 §5.1).
+/// The first four bytes; zeros where there are fewer.
 #[inline(always)]
-fn is_tls(skb: *mut __sk_buff, bytes: &Bytes) -> bool {
-    let mut first = [0u8; 2];
-    // SAFETY: two bytes of room; the helper fails where there are none.
-    let failed = unsafe { bpf_skb_load_bytes(skb.cast(), bytes.at, first.as_mut_ptr().cast(), 2) };
-    failed == 0 && first == [22, 3]
+fn first_bytes(skb: *mut __sk_buff, bytes: &Bytes) -> [u8; 4] {
+    let mut first = [0u8; 4];
+    // SAFETY: four bytes of room; the helper zeroes them where the packet has fewer.
+    unsafe { bpf_skb_load_bytes(skb.cast(), bytes.at, first.as_mut_ptr().cast(), 4) };
+    first
 }
 
 /// The data record of `bytes`, without payload and not yet numbered.

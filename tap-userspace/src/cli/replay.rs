@@ -119,7 +119,8 @@ impl Source {
         let settings = capture::Settings {
             local: arguments.local.iter().map(|cidr| cidr.prefix()).collect(),
             head: config.capture.payload.head_bytes,
-            payload_per_turn: config.capture.payload.max_bytes as usize,
+            // All of it is at hand.
+            payload_per_turn: usize::MAX,
             ..capture::Settings::default()
         };
         let capture = Capture::open(path, settings).map_err(|error| of_capture(error)(path))?;

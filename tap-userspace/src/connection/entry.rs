@@ -264,9 +264,12 @@ impl Entry {
                 self.protocol = Some(protocol);
                 What::Protocol(protocol)
             }
-            conversation::What::ClientHello => What::ClientHello {
-                since_open_ns: found.at_ns.saturating_sub(self.connection.opened_ns),
-            },
+            conversation::What::ClientHello => {
+                // One that was told before was forged.
+                self.found.retain(|event| !matches!(event.what, What::ClientHello { .. }));
+                let since_open_ns = found.at_ns.saturating_sub(self.connection.opened_ns);
+                What::ClientHello { since_open_ns }
+            }
         };
         self.found.push(Event { time_ns: self.wall(found.at_ns), what });
     }

@@ -87,8 +87,10 @@ pub struct Conversation {
     /// By direction, as in the records.
     streams: [Stream; 2],
     talk: Talk,
-    /// What was captured until the beginning has told all that it can.
+    /// What was captured until the beginning has told all that it can, and the kernel has taken it.
     kept: Vec<Kept>,
+    /// How far the received bytes among them go.
+    kept_to: u64,
 }
 
 /// Captured bytes, kept.
@@ -137,6 +139,20 @@ impl Stage {
     const LOOKING: Self = Self::Looking([(Vec::new(), 0), (Vec::new(), 0)]);
 }
 
+impl Kept {
+    /// Whether `bytes` at `offset` of what was received say otherwise.
+    fn contradicts(&self, offset: u64, bytes: &[u8]) -> bool {
+        let begin = self.offset.max(offset);
+        let from = |of: u64, bytes: &'_ [u8]| {
+            usize::try_from(begin - of).map_or(0, |skip| skip.min(bytes.len()))
+        };
+        let ours = &self.bytes[from(self.offset, &self.bytes)..];
+        let theirs = &bytes[from(offset, bytes)..];
+        let len = ours.len().min(theirs.len());
+        self.direction == RECEIVE && ours[..len] != theirs[..len]
+    }
+}
+
 impl Conversation {
     /// A conversation of which nothing was heard, between these ports of this host and the peer.
     /// `joined`: its beginning is not known. `parse`: exchanges are wanted, not just names.
@@ -155,16 +171,20 @@ impl Conversation {
             exchanges: Vec::new(),
             found: SmallVec::new_const(),
         };
-        Self { streams: [Stream::begin(0), Stream::begin(0)], talk, kept: Vec::new() }
+        Self { streams: [Stream::begin(0), Stream::begin(0)], talk, kept: Vec::new(), kept_to: 0 }
     }
 
     /// Takes in captured bytes.
     pub fn take(&mut self, captured: &Captured<'_>) {
         self.start_anew_if_forged(captured);
         self.feed(captured);
-        if self.talk.is_beginning() {
+        let beginning = self.talk.is_beginning();
+        let over = !beginning && self.talk.tls.is_none();
+        if !over {
             self.keep(captured);
-        } else if !self.kept.is_empty() {
+        }
+        let taken = captured.direction == RECEIVE && captured.position >= self.kept_to;
+        if over || (taken && !beginning) {
             self.kept = Vec::new();
         }
     }
@@ -192,16 +212,17 @@ impl Conversation {
         }
     }
 
-    /// What comes in is seen before the kernel has checked it. Bytes beyond the kernel's position
-    /// that come again were not taken: forged, or damaged. Where they may have spoilt the
-    /// beginning, it is told again without them.
+    /// What comes in is seen before the kernel has checked it. Where other bytes come for a place
+    /// beyond the kernel's position, those before were forged or damaged, and not taken. Where they
+    /// may have spoilt the beginning, it is told again without them.
     fn start_anew_if_forged(&mut self, captured: &Captured<'_>) {
         let Captured { direction, offset, position, bytes, .. } = *captured;
-        let told = self.streams[RECEIVE].told();
-        let again = direction == RECEIVE && !bytes.is_empty() && offset <= position;
+        if direction != RECEIVE || bytes.is_empty() {
+            return;
+        }
         let unknown = matches!(self.talk.stage, Stage::Over) && self.talk.client.is_none();
-        let spoilt = if unknown { position == 0 } else { position < told };
-        if !again || !spoilt || !(unknown || self.talk.is_beginning()) {
+        let first_again = unknown && offset == 0 && position == 0;
+        if !first_again && !self.kept.iter().any(|kept| kept.contradicts(offset, bytes)) {
             return;
         }
         let Talk { ports, tries, parse, .. } = self.talk;
@@ -228,6 +249,10 @@ impl Conversation {
     fn keep(&mut self, captured: &Captured<'_>) {
         let len: usize = self.kept.iter().map(|kept| kept.bytes.len()).sum();
         if !captured.bytes.is_empty() && len + captured.bytes.len() <= KEPT {
+            if captured.direction == RECEIVE {
+                let end = captured.offset.saturating_add(captured.bytes.len() as u64);
+                self.kept_to = self.kept_to.max(end);
+            }
             self.kept.push(Kept {
                 direction: captured.direction,
                 offset: captured.offset,
@@ -554,3 +579,7 @@ fn parser_of(protocol: Protocol, joined: bool) -> Option<(Box<dyn Parser>, Inter
         _ => return None,
     })
 }
+
+#[cfg(test)]
+#[path = "conversation/tests.rs"]
+mod tests;

@@ -10,4 +10,5 @@ mod overload;
 mod privileges;
 mod recording;
 mod settings;
+mod transactions;
 mod two_taps;
