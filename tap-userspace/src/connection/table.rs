@@ -464,11 +464,13 @@ impl Table {
     fn reconcile(&mut self, snapshot: &[Close]) {
         let open: HashSet<_> = snapshot.iter().map(|close| key(&close.header)).collect();
         let settled = self.now_ns.saturating_sub(LINGER_NS * 20);
-        let is_lost = |(key, entry): &(&Key, &Box<Entry>)| {
+        let is_lost = |key: &Key, entry: &Entry| {
             let quiet = entry.closing.is_none() && entry.since_ns < settled;
-            entry.in_storage && quiet && !open.contains(*key)
+            entry.in_storage && quiet && !open.contains(key)
         };
-        let lost: Vec<Key> = self.entries.iter().filter(is_lost).map(|(key, _)| *key).collect();
+        let entries = self.entries.iter();
+        let lost: Vec<Key> =
+            entries.filter(|(key, entry)| is_lost(key, entry)).map(|(key, _)| *key).collect();
         for key in lost {
             self.counts.closes_found += 1;
             self.push_out(key);

@@ -312,9 +312,10 @@ pub fn line(transaction: &Transaction, terms: &Terms) -> String {
             )
         }
         exchange::Message::Query(query) => {
-            let target = query.target.as_deref().unwrap_or_default();
+            let target = query.target.as_deref().map(|target| format!(" {target}"));
+            let target = target.unwrap_or_default();
             let end = query.error.as_deref().or(query.trouble.map(trouble)).unwrap_or("ok");
-            format!("{} {} {target} {end} {took:.3} ms", query.system, query.operation)
+            format!("{} {}{target} {end} {took:.3} ms", query.system, query.operation)
         }
     }
 }
