@@ -96,7 +96,7 @@ fn lines_honour_limits() {
     assert_eq!(line["connection.id"], "000");
     assert_eq!(line["dropped_attributes_count"], 42);
     assert_eq!(line.get("connection.handler"), None);
-    assert_eq!(line["events"][1]["dropped_attributes_count"], 5);
+    assert_eq!(line["events"][1]["dropped_attributes_count"], 8);
 }
 
 #[test]

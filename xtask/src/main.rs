@@ -9,6 +9,7 @@ mod command;
 mod daemon;
 mod deny;
 mod ebpf;
+mod fuzz;
 mod kernels;
 mod privilege;
 mod readme;
@@ -61,6 +62,12 @@ enum Task {
         #[command(subcommand)]
         what: bench::What,
     },
+    /// Feed every reader of raw input with mutations of real bytes.
+    Fuzz {
+        /// Seconds for each.
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+    },
     /// Everything that CI runs: format, lints on both sides, dependencies, README, tests.
     Check {
         /// Only these.
@@ -105,6 +112,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Run { args } => daemon::run(&workspace, &args),
         Task::Test { filter } => test::run(&workspace, filter.as_deref()),
         Task::Bench { what } => bench::run(&workspace, &what),
+        Task::Fuzz { seconds } => fuzz::run(&workspace, seconds),
         Task::Check { steps } => check::run(&workspace, &steps),
         Task::Kernels(arguments) => kernels::run(&workspace, &arguments),
         Task::Traffic { what } => kernels::traffic::run(&what),

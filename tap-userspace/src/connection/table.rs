@@ -323,8 +323,12 @@ impl Table {
     fn push_out(&mut self, key: Key) {
         let Some(mut entry) = self.entries.remove(&key) else { return };
         if let Some(closing) = entry.closing.take() {
-            self.export_closed(entry, &closing.0);
-        } else if entry.known {
+            return self.export_closed(entry, &closing.0);
+        }
+        if entry.interest != Interest::Turns {
+            self.forgotten.push(key.0);
+        }
+        if entry.known {
             let lost = entry.in_storage;
             let terms = terms(&self.settings, &self.identities, &self.listeners);
             self.finished.push(entry.give_up(key.0, self.now_ns, lost, &terms));

@@ -580,6 +580,47 @@ fn parser_of(protocol: Protocol, joined: bool) -> Option<(Box<dyn Parser>, Inter
     })
 }
 
+/// Heap bytes that one conversation may hold: its parser's (PostgreSQL's is the largest), what both
+/// streams hold back, and what is kept of its beginning.
+pub const MEMORY_MAX: usize = (5 << 20) / 2;
+
+#[doc(hidden)]
+pub fn fuzz_conversation(bytes: &[u8]) {
+    let (how, mut rest) = bytes.split_first().map_or((0, bytes), |(how, rest)| (*how, rest));
+    let mut conversation = Conversation::new([443, 50_000], how & 1 != 0, how & 2 != 0);
+    let mut at = [0u64; 2];
+    let mut now = 0;
+    // Each piece: direction, where it lies from what was expected, how much of it was captured.
+    while let [direction, skew, cut, more @ ..] = rest {
+        let direction = usize::from(direction & 1);
+        let len = more.len().min(1 + usize::from(*cut) * 8);
+        let (piece, next) = more.split_at(len);
+        rest = next;
+        now += 1000;
+        let offset = match skew % 8 {
+            0 => at[direction].saturating_add(u64::from(*skew)),
+            1 => at[direction].saturating_sub(u64::from(*skew)),
+            2 if *skew > 250 => u64::MAX - u64::from(*cut),
+            _ => at[direction],
+        };
+        conversation.take(&Captured {
+            direction,
+            offset,
+            bytes: &piece[..len - usize::from(*skew == 3).min(len)],
+            len: len as u32,
+            position: at[direction].min(offset),
+            previous_ns: now - 500,
+            at_ns: now,
+        });
+        at[direction] = at[direction].saturating_add(len as u64);
+        conversation.found();
+        conversation.exchanges();
+        assert!(conversation.memory() <= MEMORY_MAX, "{}", conversation.memory());
+    }
+    conversation.end(at, [now; 2], now);
+    assert_eq!(conversation.exchanges().iter().filter(|it| it.ended_ns < it.began_ns).count(), 0);
+}
+
 #[cfg(test)]
 #[path = "conversation/tests.rs"]
 mod tests;

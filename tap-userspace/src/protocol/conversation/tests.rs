@@ -167,3 +167,19 @@ fn a_hello_beyond_the_capture_is_truncated_and_a_lost_one_is_a_gap() {
     assert!(!bench.conversation.has_gap() && !bench.conversation.is_truncated());
     assert_eq!(bench.conversation.interest(), Interest::Nothing);
 }
+
+#[test]
+fn any_bytes_are_survived_within_the_bound() {
+    let mut noise = crate::protocol::noise::Noise::new(0x7461_7009);
+    let request = b"GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
+    for n in 0..20_000 {
+        let mut bytes = vec![noise.byte(), noise.byte(), noise.byte(), noise.byte()];
+        if n % 2 == 0 {
+            bytes.extend_from_slice(request);
+        } else {
+            bytes.extend((0..noise.below(600)).map(|_| noise.byte()));
+        }
+        noise.stir(&mut bytes);
+        fuzz_conversation(&bytes);
+    }
+}
