@@ -33,6 +33,10 @@ const TRIES: u8 = 16;
 /// line; the rest is room for what a server says before its client.
 const KEPT: usize = 16 << 10;
 
+/// Pieces of the beginning that are kept: it is looked through at each piece that comes in, and a
+/// hostile peer sends it byte by byte.
+const KEPT_PIECES: usize = 64;
+
 /// What the kernel side should capture of a connection from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
@@ -248,7 +252,8 @@ impl Conversation {
 
     fn keep(&mut self, captured: &Captured<'_>) {
         let len: usize = self.kept.iter().map(|kept| kept.bytes.len()).sum();
-        if !captured.bytes.is_empty() && len + captured.bytes.len() <= KEPT {
+        let room = self.kept.len() < KEPT_PIECES && len + captured.bytes.len() <= KEPT;
+        if !captured.bytes.is_empty() && room {
             if captured.direction == RECEIVE {
                 let end = captured.offset.saturating_add(captured.bytes.len() as u64);
                 self.kept_to = self.kept_to.max(end);
