@@ -17,6 +17,16 @@ const SECONDS: &str = "2";
 const RATE: u32 = 2000;
 const REQUESTS: u32 = 6000;
 
+/// A load as fast as it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Throughput {
+    pub requests_per_s: f64,
+    /// CPU time of the whole host for each request. It tells the cost even where the scheduler
+    /// leaves one of the cores idle for a while, as it does with two busy processes that wake
+    /// each other.
+    pub cpu_us: f64,
+}
+
 /// p50 and p99 of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
@@ -61,25 +71,32 @@ impl Nginx {
     }
 
     /// Requests a second over connections that stay.
-    pub fn keep_alive(&self) -> Result<f64> {
+    pub fn keep_alive(&self) -> Result<Throughput> {
         self.wrk(&[])
     }
 
     /// Requests a second, a connection each.
-    pub fn connections(&self) -> Result<f64> {
+    pub fn connections(&self) -> Result<Throughput> {
         self.wrk(&["-H", "Connection: close"])
     }
 
-    fn wrk(&self, more: &[&str]) -> Result<f64> {
+    fn wrk(&self, more: &[&str]) -> Result<Throughput> {
+        let before = host_cpu()?;
         let output = Command::new("wrk")
             .args(["-t", "1", "-c", CONNECTIONS, "-d", SECONDS])
             .args(more)
             .arg(format!("http://127.0.0.1:{}/", self.port))
             .output()
             .context("wrk does not start: `cargo xtask setup --tests` installs it")?;
+        let cpu = host_cpu()? - before;
         let text = String::from_utf8_lossy(&output.stdout);
+        let said = || format!("wrk said: {text}");
         let line = text.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
-        Ok(line.with_context(|| format!("wrk said: {text}"))?.trim().parse()?)
+        let requests_per_s = line.with_context(said)?.trim().parse()?;
+        let line = text.lines().find(|line| line.contains(" requests in "));
+        let requests: f64 =
+            line.and_then(|line| line.split_whitespace().next()).with_context(said)?.parse()?;
+        Ok(Throughput { requests_per_s, cpu_us: cpu.as_secs_f64() * 1e6 / requests })
     }
 
     /// Latency at [`RATE`], from the time at which a request was due.
@@ -114,6 +131,19 @@ impl Drop for Nginx {
         unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
         drop(self.child.wait());
     }
+}
+
+/// CPU time of the whole host so far, by proc_stat(5).
+fn host_cpu() -> Result<Duration> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().context("/proc/stat is empty")?;
+    let ticks: Vec<u64> =
+        line.split_whitespace().skip(1).map(str::parse).collect::<Result<_, _>>()?;
+    // user, nice, system, idle, iowait, irq, softirq; what a hypervisor stole is not ours.
+    let busy: u64 = ticks.iter().take(7).sum::<u64>() - ticks.iter().skip(3).take(2).sum::<u64>();
+    // SAFETY: no argument but a constant.
+    let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Ok(Duration::from_secs_f64(busy as f64 / hertz as f64))
 }
 
 /// Reads requests with a Content-Length or chunked body and answers each with 200.

@@ -1,6 +1,6 @@
-//! What tap costs: `cargo xtask bench wire`. A report, not a test: pairs of runs without and with
-//! tap, in turn, because these machines change speed from minute to minute; the median pair is
-//! what counts. Load goes to a server of its own on loopback and is bounded in time.
+//! What tap costs: `cargo xtask bench wire`. A report, not a test: each run with tap lies between
+//! two without, because machines change speed from minute to minute; the median pair is what
+//! counts. Load goes to a server of its own on loopback and is bounded in time.
 
 mod load;
 mod programs;
@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    load::{Nginx, Sample},
+    load::{Nginx, Sample, Throughput},
     report::{Pair, Report},
 };
 
@@ -46,12 +46,13 @@ fn wire(pairs: usize) -> Result<()> {
     let mut report = Report::default();
     for number in 0..pairs {
         eprintln!("pair {} of {pairs}", number + 1);
-        let without = Measured::take(&nginx, None)?;
+        let before = Measured::take(&nginx, None)?;
         let tap = Tap::start(&collector)?;
         let with = Measured::take(&nginx, Some(&tap))?;
         let rss = tap.resident_bytes()?;
         tap.stop()?;
-        report.pairs.push(Pair { without, with, rss });
+        let after = Measured::take(&nginx, None)?;
+        report.pairs.push(Pair { before, with, after, rss });
     }
     report.programs = programs::measure(&nginx, &collector)?;
     report.print();
@@ -61,8 +62,8 @@ fn wire(pairs: usize) -> Result<()> {
 /// One half of a pair.
 #[derive(Clone, Debug)]
 struct Measured {
-    keep_alive: f64,
-    connections: f64,
+    keep_alive: Throughput,
+    connections: Throughput,
     latency: Sample,
     /// Microseconds of the daemon's CPU per finished span, over the connection load.
     daemon_us_per_span: f64,
@@ -173,8 +174,6 @@ impl Tap {
 
     /// CPU time so far, and spans produced.
     fn cpu_and_spans(&self) -> Result<(Duration, u64)> {
-        let stat = self.proc("schedstat").ok();
-        drop(stat);
         // /proc/<pid>/schedstat is the first thread's only: all of them are summed.
         let mut nanoseconds = 0;
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid()))?.flatten() {

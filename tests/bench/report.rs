@@ -10,12 +10,21 @@ use crate::{
     programs::{EMPTY, Programs},
 };
 
-/// A run without tap, and the run with it that followed.
+/// A run with tap between two without: what lies between those two is what the machine itself
+/// makes of the same load.
 #[derive(Debug)]
 pub struct Pair {
-    pub without: Measured,
+    pub before: Measured,
     pub with: Measured,
+    pub after: Measured,
     pub rss: u64,
+}
+
+impl Pair {
+    /// The mean of the two runs without tap.
+    fn without(&self, figure: Figure) -> f64 {
+        f64::midpoint(figure(&self.before), figure(&self.after))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -27,22 +36,30 @@ pub struct Report {
 /// A figure of one half of a pair.
 type Figure = fn(&Measured) -> f64;
 
-const FIGURES: [(&str, Figure); 4] = [
-    ("HTTP keep-alive, requests/s", |half| half.keep_alive),
-    ("one request per connection, connections/s", |half| half.connections),
+const FIGURES: [(&str, Figure); 6] = [
+    ("HTTP keep-alive, requests/s", |half| half.keep_alive.requests_per_s),
+    ("  CPU of the host per request, µs", |half| half.keep_alive.cpu_us),
+    ("one request per connection, connections/s", |half| half.connections.requests_per_s),
+    ("  CPU of the host per connection, µs", |half| half.connections.cpu_us),
     ("p50 at 2,000 requests/s, µs", |half| half.latency.p50_us),
     ("p99 at 2,000 requests/s, µs", |half| half.latency.p99_us),
 ];
 
 impl Report {
     pub fn print(&self) {
-        println!("{:<44} {:>10} {:>10} {:>8}", "medians of pairs", "without", "with", "ratio");
+        let titles = ["medians of pairs", "without", "with", "ratio", "noise"];
+        let [name, without, with, ratio, noise] = titles;
+        println!("{name:<44} {without:>10} {with:>10} {ratio:>8} {noise:>8}");
         for (name, figure) in FIGURES {
-            let without = self.median(|pair| figure(&pair.without));
+            let without = self.median(|pair| pair.without(figure));
             let with = self.median(|pair| figure(&pair.with));
-            let ratio = self.median(|pair| figure(&pair.with) / figure(&pair.without));
-            println!("{name:<44} {without:>10.0} {with:>10.0} {ratio:>8.3}");
+            let ratio = self.median(|pair| figure(&pair.with) / pair.without(figure));
+            let noise = self.median(|pair| {
+                (figure(&pair.before) - figure(&pair.after)).abs() / pair.without(figure)
+            });
+            println!("{name:<44} {without:>10.1} {with:>10.1} {ratio:>8.3} {noise:>8.3}");
         }
+        println!("noise: how far the two runs without tap of one pair lie apart");
         let cpu = self.median(|pair| pair.with.daemon_us_per_span);
         println!("{:<44} {cpu:>30.2}", "daemon CPU per finished span, µs");
         println!(
@@ -71,8 +88,10 @@ impl Report {
     pub fn write(&self, path: &Path) -> Result<()> {
         let half = |half: &Measured| {
             json!({
-                "keep_alive_requests_per_s": half.keep_alive,
-                "connections_per_s": half.connections,
+                "keep_alive_requests_per_s": half.keep_alive.requests_per_s,
+                "keep_alive_cpu_us": half.keep_alive.cpu_us,
+                "connections_per_s": half.connections.requests_per_s,
+                "connections_cpu_us": half.connections.cpu_us,
                 "p50_us": half.latency.p50_us,
                 "p99_us": half.latency.p99_us,
                 "daemon_us_per_span": half.daemon_us_per_span,
@@ -82,7 +101,8 @@ impl Report {
             .pairs
             .iter()
             .map(|pair| {
-                json!({ "without": half(&pair.without), "with": half(&pair.with), "rss": pair.rss })
+                let without = [half(&pair.before), half(&pair.after)];
+                json!({ "without": without, "with": half(&pair.with), "rss": pair.rss })
             })
             .collect();
         let programs: Value = self
