@@ -1,7 +1,15 @@
 //! `/livez`, `/readyz`, `/metrics`.
 
-use std::{io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    path::Path,
+    time::Duration,
+};
 
+use super::Address;
+use crate::{connection::clock, export::ItemCounters, observe::Board};
 use axum::{
     Router,
     extract::State,
@@ -9,10 +17,6 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use tokio::net::{TcpListener, UnixListener};
-
-use super::Address;
-use crate::{connection::clock, export::ItemCounters, observe::Board};
 
 /// The reader makes a round at least every 20 ms; without one for this long it hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(10);
@@ -45,13 +49,19 @@ pub struct BindError {
 }
 
 /// Binds the address; `None` where it is off.
-pub async fn bind(address: &Address) -> Result<Option<Listener>, BindError> {
+pub fn bind(address: &Address) -> Result<Option<Listener>, BindError> {
     let bound = match address {
         Address::Off => return Ok(None),
-        Address::Tcp(tcp) => TcpListener::bind(tcp).await.map(Listener::Tcp),
+        Address::Tcp(tcp) => bind_tcp(*tcp),
         Address::Unix(path) => bind_unix(path),
     };
     bound.map(Some).map_err(|error| BindError { address: address.clone(), error })
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(Listener::Tcp(listener))
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
@@ -63,21 +73,29 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
         std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(Listener::Unix(listener))
 }
 
-/// Serves until aborted.
+/// Serves until aborted; on a runtime's thread.
 pub async fn serve(listener: Listener, admin: Admin) {
     let router = Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(admin);
-    let served = match listener {
-        Listener::Tcp(listener) => axum::serve(listener, router).await,
-        Listener::Unix(listener) => axum::serve(listener, router).await,
+    let served = async {
+        match listener {
+            Listener::Tcp(listener) => {
+                axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
+            }
+            Listener::Unix(listener) => {
+                axum::serve(tokio::net::UnixListener::from_std(listener)?, router).await
+            }
+        }
     };
+    let served: io::Result<()> = served.await;
     if let Err(error) = served {
         tracing::error!(%error, "Health and metrics are no longer served.");
     }

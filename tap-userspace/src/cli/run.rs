@@ -5,6 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -25,7 +26,7 @@ use crate::{
     export::Exporters,
     observe::{Board, Picture},
     pipeline::{self, Parts, TraceError},
-    probe::{cgroup, load, neighbours, plan::Need, support, sys},
+    probe::{cgroup, load, neighbours, plan::Need, privileges, support, sys},
     source::file::Writer,
     telemetry::{log, resource::Resource},
 };
@@ -61,19 +62,27 @@ pub fn run(
     environment.warn();
     can_run()?;
     let root = cgroup::root().map_err(Failure::host)?;
+    let found = root.found.clone();
     let neighbour = neighbours::another_tap();
-    let runtime = runtime()?;
-    let board = Board::default();
     // The port is taken before anything is attached: a second tap by mistake ends here.
-    let listener =
-        runtime.block_on(admin::server::bind(&global.admin)).map_err(Failure::runtime)?;
-    let exporters = exporters(&config, &environment, &runtime, record.is_none())?;
+    let listener = admin::server::bind(&global.admin).map_err(Failure::runtime)?;
     let recorder = record.map(|path| create(path, own_pid(&config))).transpose()?;
-
     let settings = settings(&config, &environment);
     let wanted = config.kernel(own_pid(&config), settings.parse);
-    let probes = load::load(&root, wanted).map_err(Failure::host)?;
-    announce(&probes, &root, neighbour, arguments.takeover);
+
+    // The one thread that keeps all rights; it ends when the programs run.
+    let (go, told) = mpsc::sync_channel(1);
+    let loader = spawn("tap-load", move || told.recv().map(|()| load::load(&root, wanted)))?;
+    privileges::drop_unneeded().unwrap_or_else(|error| tracing::warn!(%error, "Going on."));
+    let runtime = runtime()?;
+    let board = Board::default();
+    let exporters = exporters(&config, &environment, &runtime, record.is_none())?;
+    let _ = go.send(()); // if it is gone, `join` says why
+    let probes = match loader.join() {
+        Ok(Ok(loaded)) => loaded.map_err(Failure::host)?,
+        _ => return Err(Failure::runtime("the loading thread panicked")),
+    };
+    announce(&probes, &found, neighbour, arguments.takeover);
     let admin = Admin { board: board.clone(), items: exporters.counters() };
     let serving = listener.map(|listener| runtime.spawn(admin::server::serve(listener, admin)));
 
@@ -174,8 +183,8 @@ pub(super) fn settings(config: &Config, environment: &Environment) -> table::Set
     }
 }
 
-fn announce(probes: &load::Probes, root: &cgroup::Root, neighbour: bool, takeover: bool) {
-    tracing::info!(cgroup = root.found, kernel = support::kernel_release(), "Tracing.");
+fn announce(probes: &load::Probes, cgroup: &str, neighbour: bool, takeover: bool) {
+    tracing::info!(cgroup, kernel = support::kernel_release(), "Tracing.");
     for outcome in &probes.outcomes {
         if let (load::Use::Refused(why), Need::Optional | Need::InsteadOf(_)) =
             (&outcome.state, outcome.row.need)

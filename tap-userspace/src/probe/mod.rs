@@ -7,6 +7,7 @@ pub mod kernel_btf;
 pub mod load;
 pub mod neighbours;
 pub mod plan;
+pub mod privileges;
 pub mod snapshot;
 pub mod support;
 pub mod sys;

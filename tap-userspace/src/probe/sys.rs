@@ -144,6 +144,15 @@ pub fn unlimit_locked_memory() {
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const none) };
 }
 
+/// Executing a file gives the calling thread, and those it starts, no more rights from now on.
+pub fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: plain numbers.
+    match unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Gives what the allocator holds and nobody uses back to the kernel.
 pub fn give_memory_back() {
     // SAFETY: the allocator's own call; it touches only what is free.

@@ -44,6 +44,55 @@ fn root_without_one_capability() {
     });
 }
 
+/// A mask of `/proc/<pid>/task/<tid>/status`.
+fn mask(status: &str, name: &str) -> Result<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    Ok(u64::from_str_radix(line.with_context(|| format!("no {name}"))?.trim(), 16)?)
+}
+
+#[test]
+fn what_tracing_does_not_need_is_dropped_in_every_thread() {
+    apart(|| {
+        let receiver = Receiver::start()?;
+        let tap = Launch::new().exporting(&receiver, Protocol::Grpc).start()?;
+        // CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH
+        let kept = 1 << 39 | 1 << 38 | 1 << 21 | 1 << 19 | 1 << 2;
+        let mut threads = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", tap.pid()))? {
+            let status = fs::read_to_string(task?.path().join("status"))?;
+            for name in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+                assert_eq!(mask(&status, name)? & !kept, 0, "{name} {status}");
+            }
+            assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+            threads += 1;
+        }
+        assert!(threads > 1, "{threads}");
+        // It traces all the same, into other namespaces too.
+        let mut connected = Connected::new()?;
+        connected.send(10)?;
+        receiver.both(connected.close()?)?.assert_bytes(10, 0);
+        Session { tap, receiver }.finish().map(drop)
+    });
+}
+
+#[test]
+fn with_the_named_capabilities_it_needs_no_root() {
+    apart(|| {
+        let receiver = Receiver::start()?;
+        let five = "+bpf,+perfmon,+net_admin,+sys_ptrace,+dac_read_search";
+        let inherited = format!("--inh-caps={five}");
+        let ambient = format!("--ambient-caps={five}");
+        let mut under = vec!["setpriv", &inherited, &ambient];
+        under.extend(&NOBODY[1..]);
+        let launch = Launch::new().copied().under(&under);
+        let tap = launch.exporting(&receiver, Protocol::Grpc).start()?;
+        let mut connected = Connected::new()?;
+        connected.send(10)?;
+        receiver.both(connected.close()?)?.assert_bytes(10, 0);
+        Session { tap, receiver }.finish().map(drop)
+    });
+}
+
 #[test]
 fn check_tells_a_user_without_rights_what_is_missing() {
     apart(|| {
