@@ -206,14 +206,8 @@ impl Tracer {
     }
 
     fn hand_over(&mut self) {
-        let finished = self.table.take_finished();
-        if !finished.is_empty() {
-            (self.sink)(finished);
-        }
-        let told = self.table.take_transactions();
-        if !told.is_empty() {
-            (self.transactions)(told);
-        }
+        self.table.take_finished().into_iter().for_each(&mut self.sink);
+        self.table.take_transactions().into_iter().for_each(&mut self.transactions);
     }
 
     fn record(&mut self, frame: &Frame) {

@@ -20,9 +20,12 @@ use crate::{
     },
     connection::{
         identity::Identities,
+        model::Connection,
         table::{Settings, Table},
+        transaction::Transaction,
     },
     enrich::process::Process,
+    export::Sink,
     pipeline,
     source::{
         capture::{self, Capture, Item, Wall, file::is_capture},
@@ -78,20 +81,12 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
             Ok(false) => break Ok(()),
             Err(failure) => break Err(failure(&arguments.file)),
         }
-        let finished = replay.table.take_finished();
-        if !finished.is_empty() {
-            sink.offer_waiting(finished);
-        }
-        let told = replay.table.take_transactions();
-        if !told.is_empty() {
-            transactions.offer_waiting(told);
-        }
+        replay.offer(&sink, &transactions);
         replay.table.take_interests();
     };
     // A recording without its end (the recording tap was killed) still gives what was open.
     replay.table.flush(&[]);
-    sink.offer_waiting(replay.table.take_finished());
-    transactions.offer_waiting(replay.table.take_transactions());
+    replay.offer(&sink, &transactions);
     drop(runtime.block_on(exporters.shutdown(Instant::now() + DRAIN)));
     read
 }
@@ -187,6 +182,13 @@ struct Replay {
 }
 
 impl Replay {
+    /// Hands over what is finished, waiting for room.
+    fn offer(&mut self, sink: &Sink<Connection>, transactions: &Sink<Transaction>) {
+        self.table.take_finished().into_iter().for_each(|batch| sink.offer_waiting(batch));
+        let told = self.table.take_transactions();
+        told.into_iter().for_each(|batch| transactions.offer_waiting(batch));
+    }
+
     /// What a packet capture tells.
     fn item(&mut self, item: Item<'_>) {
         match item {

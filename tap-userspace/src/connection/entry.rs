@@ -10,6 +10,7 @@ use std::{
 use tap_common::record::{self, Close, Data, LANES, Lane, flags};
 
 use super::{
+    batches::Batches,
     ending::{self, Ending},
     identity::{Identities, Xid},
     model::{Connection, Direction, Event, Identity, Quality, Role, What},
@@ -199,7 +200,7 @@ impl Entry {
     pub fn transactions(
         &mut self,
         terms: &Terms<'_>,
-        out: &mut Vec<Transaction>,
+        out: &mut Batches<Transaction>,
     ) -> Option<Interest> {
         let conversation = self.conversation.as_deref_mut()?;
         let interest = conversation.interest();
@@ -305,7 +306,7 @@ impl Entry {
         &mut self,
         close: &Close,
         terms: &Terms<'_>,
-        transactions: &mut Vec<Transaction>,
+        transactions: &mut Batches<Transaction>,
     ) -> Connection {
         if !self.is_complete(close) {
             self.quality.add(Quality::LOST_EVENTS);

@@ -3,6 +3,7 @@
 //! [`table`] holds the connections that are open and takes the records in; [`entry`] is one of
 //! them; [`ending`] says how it ended; [`model`] is what comes out.
 
+pub mod batches;
 pub mod clock;
 pub mod ending;
 pub mod entry;

@@ -14,6 +14,7 @@ use hashbrown::HashMap;
 use tap_common::record::{self, Close, Data, Dns, Header, Lane, Open, Owner, flags};
 
 use super::{
+    batches::Batches,
     entry::{Entry, Terms, address},
     identity::Identities,
     model::{Connection, Identity, Role},
@@ -92,8 +93,8 @@ pub struct Table {
     now_ns: u64,
     clock_offset: i64,
     counts: Counts,
-    finished: Vec<Connection>,
-    transactions: Vec<Transaction>,
+    finished: Batches<Connection>,
+    transactions: Batches<Transaction>,
     /// Connections of which the kernel side should capture otherwise.
     interests: Vec<(Key, Interest)>,
     /// Connections that ended while such a word may still wait for them.
@@ -118,8 +119,8 @@ impl Table {
             now_ns: 0,
             clock_offset: 0,
             counts: Counts::default(),
-            finished: Vec::new(),
-            transactions: Vec::new(),
+            finished: Batches::default(),
+            transactions: Batches::default(),
             interests: Vec::new(),
             forgotten: Vec::new(),
         }
@@ -141,12 +142,12 @@ impl Table {
     }
 
     /// Takes what has finished.
-    pub fn take_finished(&mut self) -> Vec<Connection> {
+    pub fn take_finished(&mut self) -> Batches<Connection> {
         std::mem::take(&mut self.finished)
     }
 
     /// Takes the exchanges that are over.
-    pub fn take_transactions(&mut self) -> Vec<Transaction> {
+    pub fn take_transactions(&mut self) -> Batches<Transaction> {
         std::mem::take(&mut self.transactions)
     }
 

@@ -42,7 +42,7 @@ impl Bench {
     }
 
     fn take(&mut self) -> Vec<Connection> {
-        self.table.take_finished()
+        self.table.take_finished().into_iter().flatten().collect()
     }
 
     fn one(&mut self) -> Connection {

@@ -200,6 +200,11 @@ impl<T: Queued> Queue<T> {
             && let Some((since, mut chunk)) = state.chunks.pop_front()
         {
             if chunk.len() > missing {
+                if !batch.is_empty() {
+                    // A smaller batch is cheaper than a copy of what is left over.
+                    state.chunks.push_front((since, chunk));
+                    break;
+                }
                 let rest = chunk.split_off(missing);
                 state.chunks.push_front((since, rest));
             }
