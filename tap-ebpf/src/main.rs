@@ -47,6 +47,8 @@ mod socket;
 #[cfg(target_arch = "bpf")]
 mod state;
 #[cfg(target_arch = "bpf")]
+mod tell;
+#[cfg(target_arch = "bpf")]
 mod turn;
 #[cfg(target_arch = "bpf")]
 mod witness;

@@ -23,7 +23,7 @@ use crate::{
     read::{self, FIN, RST, SYN, Segment},
     ring,
     socket::{self, tcp},
-    state,
+    state, tell,
     turn::{self, Bytes},
 };
 
@@ -116,6 +116,8 @@ fn pick_up(skb: *mut __sk_buff, sk: *mut bpf_sock) -> Option<&'static mut Socket
     let tcp = tcp_sock(sk)?;
     let Some(state) = state::get_or_create(sk) else {
         ring::count_event(Event::NoStorage);
+        // SAFETY: `skb` is the context.
+        tell::no_storage(unsafe { bpf_get_socket_cookie(skb.cast()) });
         return None;
     };
     let tuple = read::tuple_of_sock(sk);
@@ -150,6 +152,8 @@ fn segment(skb: *mut __sk_buff) -> Option<Segment> {
     let segment = read::segment(skb);
     if segment.is_none() {
         ring::count_event(Event::Malformed);
+        // SAFETY: a context field.
+        tell::malformed(unsafe { (*skb).len });
     }
     segment
 }
@@ -217,6 +221,7 @@ fn receive(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut Socket) -> Option
     let ahead_of_kernel = begin.wrapping_sub(next) as i32;
     if ahead_of_kernel > WINDOW_MAX as i32 || ahead_of_kernel < -(WINDOW_MAX as i32) {
         ring::count_event(Event::OutOfWindow);
+        tell::out_of_window(state.cookie, begin, next);
         return None;
     }
     if segment.flags & RST != 0 {

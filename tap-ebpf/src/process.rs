@@ -50,11 +50,11 @@ fn tap_exec(ctx: RawTracePointContext) -> i32 {
         let from = filename.unwrap_or(core::ptr::null());
         // The length counts the NUL; a failure is negative.
         let len = bpf_probe_read_kernel_str(room.cast(), FILENAME_MAX as u32, from);
-        let mut len = if len > 0 && len <= FILENAME_MAX as i64 { len as u64 } else { 0 };
-        if len == 0 {
+        if len <= 0 {
             room.write(0);
-            len = 1;
         }
+        // Or kernels up to 6.12 at least refuse the place behind it: "R1 min value is negative".
+        let len = u64::from(read::length::<FILENAME_MAX>(if len > 0 { len as u32 } else { 1 }));
         let (start, wanted) = arguments;
         let wanted = if wanted > ARGS_MAX as u64 { ARGS_MAX as u64 } else { wanted };
         let place = room.add(len as usize).cast();

@@ -24,6 +24,7 @@ use crate::{
     handshake, read,
     ring::{self, Ring},
     state::{self, setting},
+    tell,
 };
 
 /// States and numbers of TCP (include/net/tcp_states.h).
@@ -72,6 +73,8 @@ fn state_of(ops: *mut bpf_sock_ops) -> Option<&'static mut Socket> {
     let state = state::get_or_create(sk);
     if state.is_none() {
         ring::count_event(Event::NoStorage);
+        // SAFETY: `ops` is the context.
+        tell::no_storage(unsafe { bpf_get_socket_cookie(ops.cast()) });
     }
     state
 }

@@ -106,6 +106,7 @@ struct Kernel {
     counters: crate::probe::load::Counters,
     verdicts: aya::maps::HashMap<aya::maps::MapData, u64, Plain<Verdict>>,
     snapshot: Option<crate::probe::snapshot::Snapshot>,
+    lines: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     attached: Option<crate::probe::load::Attached>,
 }
 
@@ -144,11 +145,11 @@ pub fn trace(parts: Parts) -> Result<Picture, TraceError> {
 
 impl Tracer {
     fn new(parts: Parts) -> Self {
-        let Probes { life, data, counters, verdicts, snapshot, attached, outcomes: _ } =
+        let Probes { life, data, counters, verdicts, snapshot, lines, attached, outcomes: _ } =
             parts.probes;
         Self {
             rings: Rings::new(life, data),
-            probes: Kernel { counters, verdicts, snapshot, attached: Some(attached) },
+            probes: Kernel { counters, verdicts, snapshot, lines, attached: Some(attached) },
             table: Table::new(parts.settings, parts.identities),
             processes: Processes::default(),
             clock: Clock::new(),
@@ -218,6 +219,9 @@ impl Tracer {
 
     fn publish(&mut self, now: u64, ready: bool) {
         self.picture.kernel(&self.probes.counters.read());
+        if let Some(lines) = &mut self.probes.lines {
+            lines.flush();
+        }
         self.picture.open = self.table.len() as u64;
         self.picture.table = self.table.counts();
         self.picture.ready = ready;

@@ -7,6 +7,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError},
 };
+use aya_log::EbpfLogger;
 use tap_common::{
     counters,
     settings::{Admission, Prefix, Settings, Verdict},
@@ -113,6 +114,8 @@ pub struct Probes {
     pub verdicts: HashMap<MapData, u64, Plain<Verdict>>,
     /// The walk over open connections, where it loads.
     pub snapshot: Option<Snapshot>,
+    /// Lines that the programs write, where debugging wants them.
+    pub lines: Option<EbpfLogger<&'static dyn log::Log>>,
     /// What became of each program.
     pub outcomes: Vec<Outcome>,
     /// Holds every program on its hook.
@@ -183,13 +186,20 @@ pub fn try_all(wanted: &Wanted) -> Result<Vec<Outcome>, LoadError> {
 
 fn prepare(wanted: &Wanted, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
     let settings = Plain(wanted.settings);
+    let level = if programs_tell() { aya_log::Level::Debug as u8 } else { 0 };
     EbpfLoader::new()
+        .override_global(aya_log::LEVEL, &level, true)
         .btf(btf)
         .override_global("SETTINGS", &settings, true)
         .map_max_entries("LIFE", wanted.life_ring)
         .map_max_entries("DATA", wanted.data_ring)
         .load(OBJECT)
         .map_err(|error| LoadError::Object(chain(&error)))
+}
+
+/// Whether the log takes the programs' own lines.
+fn programs_tell() -> bool {
+    tracing::enabled!(target: "tap_ebpf", tracing::Level::DEBUG)
 }
 
 fn attach_all(
@@ -291,6 +301,11 @@ fn fill(object: &mut Ebpf, wanted: &Wanted) -> Result<(), LoadError> {
 
 /// Takes every map once.
 fn take(mut object: Ebpf, outcomes: Vec<Outcome>) -> Result<Probes, LoadError> {
+    let lines = programs_tell().then(|| EbpfLogger::init(&mut object)).transpose();
+    let lines = lines.unwrap_or_else(|error| {
+        tracing::warn!(%error, "The kernel programs' own lines are not read.");
+        None
+    });
     let mut map = |name| object.take_map(name).ok_or(LoadError::NoMap(name));
     let failed = |name| move |error| LoadError::Fill(name, error);
     let life = RingBuf::try_from(map("LIFE")?).map_err(failed("LIFE"))?;
@@ -315,6 +330,7 @@ fn take(mut object: Ebpf, outcomes: Vec<Outcome>) -> Result<Probes, LoadError> {
         counters: Counters(counters),
         verdicts,
         snapshot,
+        lines,
         outcomes,
         attached: Attached(object),
     })

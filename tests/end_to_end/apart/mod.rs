@@ -2,6 +2,7 @@
 
 mod capture;
 mod collector;
+mod debugging;
 mod environment;
 mod lifecycle;
 mod neighbours;

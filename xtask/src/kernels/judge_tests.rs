@@ -92,10 +92,15 @@ fn a_daemon_that_does_not_start_says_why() {
 }
 
 #[test]
-fn programs_that_are_not_in_use_are_noted() {
+fn a_program_that_is_not_in_use_is_a_problem_unless_the_kernel_is_too_old_for_it() {
     let line = r#"{"fields":{"message":"A program is not in use.","program":"tap_state"}}"#;
-    assert_eq!(program_not_in_use(line).as_deref(), Some("without tap_state"));
+    assert_eq!(program_not_in_use(line).as_deref(), Some("tap_state"));
     assert_eq!(program_not_in_use("plain"), None);
+    assert!(misses("5.10.0-46-amd64", "tap_state") && !misses("5.10.0-46-amd64", "tap_exec"));
+    assert!(!misses("6.1.0-56-amd64", "tap_state"));
+    let without = format!("{}\nlog {line}\n", results(&accounting(40, 40, 0), |_| ()));
+    assert!(judged(&results(&accounting(40, 40, 0), |_| ())).is_good());
+    assert!(!judged(&without).is_good(), "{without}");
 }
 
 #[test]
