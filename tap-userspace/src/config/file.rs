@@ -204,7 +204,7 @@ pub struct Trace {
     /// How trace ids are made.
     pub identity: TraceIdentity,
     /// Fleet secret mixed into shared ids.
-    pub key: Option<String>,
+    pub key: Option<Secret>,
 }
 
 /// `trace.identity`.
@@ -241,16 +241,30 @@ pub enum ConfigError {
     },
     /// The rules are more than the kernel side's tables hold.
     #[error(
-        "{path}: capture rules name {count} ports; the kernel side holds {max}: use fewer or \
-         narrower ranges",
+        "{path}: capture rules name {count} {what}; the kernel side holds {max}: use {instead}",
         path = .path.display(), max = limits::ADMISSION_ENTRIES
     )]
-    TooManyPorts {
+    TooManyRules {
         /// The file.
         path: PathBuf,
-        /// Ports named.
+        /// Of what.
+        what: &'static str,
+        /// How many are named.
         count: usize,
+        /// The remedy.
+        instead: &'static str,
     },
+}
+
+/// A text that no log shows.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
 }
 
 /// Line and column of a mistake, where the parser knows them.
@@ -274,9 +288,13 @@ impl Config {
             .map_err(|error| ConfigError::Read { path: path.into(), error })?;
         let config =
             Self::parse(&text).map_err(|error| ConfigError::Wrong { path: path.into(), error })?;
-        let count = config.ports().len();
-        if count > limits::ADMISSION_ENTRIES as usize {
-            return Err(ConfigError::TooManyPorts { path: path.into(), count });
+        for (what, count, instead) in [
+            ("ports", config.ports().len(), "fewer or narrower ranges"),
+            ("prefixes", config.prefixes().len(), "fewer, or shorter ones that hold several"),
+        ] {
+            if count > limits::ADMISSION_ENTRIES as usize {
+                return Err(ConfigError::TooManyRules { path: path.into(), what, count, instead });
+            }
         }
         Ok(config)
     }
@@ -576,10 +594,14 @@ mod tests {
     }
 
     #[test]
-    fn too_many_ports_are_refused() {
+    fn more_rules_than_the_kernel_side_holds_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tap.yaml");
         fs::write(&path, "capture:\n  exclude:\n    - port: 1-2000\n").unwrap();
         assert!(Config::load(&path).unwrap_err().to_string().contains("2000 ports"));
+        let rule = |n: usize| format!("    - cidr: 10.{}.{}.0/24\n", n / 256, n % 256);
+        let rules: String = (0..1025).map(rule).collect();
+        fs::write(&path, format!("capture:\n  include:\n{rules}")).unwrap();
+        assert!(Config::load(&path).unwrap_err().to_string().contains("1025 prefixes"));
     }
 }

@@ -68,7 +68,7 @@ impl Identities {
         let [a, b, c, d, e, f, g, h, rest @ ..] = seed;
         Self {
             kind: trace.identity,
-            key: trace.key.as_deref().map_or([0; 16], stretch),
+            key: trace.key.as_ref().map_or([0; 16], |key| stretch(&key.0)),
             random_spans,
             start: [rest[0], rest[1], rest[2], rest[3], rest[4]],
             counter: Cell::new(u32::from_le_bytes([rest[5], rest[6], rest[7], 0])),
@@ -153,9 +153,10 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::config::file::Secret;
 
     fn identities(kind: TraceIdentity, key: Option<&str>) -> Identities {
-        Identities::new(&Trace { identity: kind, key: key.map(Into::into) }, false)
+        Identities::new(&Trace { identity: kind, key: key.map(|key| Secret(key.into())) }, false)
     }
 
     #[test]

@@ -79,9 +79,14 @@ fn what_tracing_does_not_need_is_dropped_in_every_thread() {
 fn with_the_named_capabilities_it_needs_no_root() {
     apart(|| {
         let receiver = Receiver::start()?;
-        let five = "+bpf,+perfmon,+net_admin,+sys_ptrace,+dac_read_search";
-        let inherited = format!("--inh-caps={five}");
-        let ambient = format!("--ambient-caps={five}");
+        // Those of the unit that we ship.
+        let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/systemd/tap.service");
+        let unit = fs::read_to_string(unit)?;
+        let named = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities="));
+        let named = named.context("the unit names no capabilities")?.to_lowercase();
+        let flags: Vec<_> = named.split(' ').map(|it| it.replacen("cap_", "+", 1)).collect();
+        let inherited = format!("--inh-caps={}", flags.join(","));
+        let ambient = format!("--ambient-caps={}", flags.join(","));
         let mut under = vec!["setpriv", &inherited, &ambient];
         under.extend(&NOBODY[1..]);
         let launch = Launch::new().copied().under(&under);
