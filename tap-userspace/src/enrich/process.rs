@@ -41,11 +41,13 @@ const ARGS_MAX: usize = 64;
 /// The processes seen so far.
 pub struct Processes {
     proc: PathBuf,
-    known: HashMap<u32, Option<Arc<Process>>>,
-    /// Ended processes in the order of their ends: (when, pid).
-    ended: VecDeque<(u64, u32)>,
-    /// Pids in the order they were first seen, to let the oldest go.
-    order: VecDeque<u32>,
+    /// Who each is, and its number: a pid that is used again, or runs another file, gets another.
+    known: HashMap<u32, (u64, Option<Arc<Process>>)>,
+    /// Ended processes in the order of their ends: (when, pid, number).
+    ended: VecDeque<(u64, u32, u64)>,
+    /// Pids and numbers in the order in which they came, to let the oldest go.
+    order: VecDeque<(u32, u64)>,
+    number: u64,
     users: Users,
 }
 
@@ -63,6 +65,7 @@ impl Processes {
             known: HashMap::new(),
             ended: VecDeque::new(),
             order: VecDeque::new(),
+            number: 0,
             users: Users { passwd, names: HashMap::new(), modified: None },
         }
     }
@@ -83,7 +86,7 @@ impl Processes {
         if pid == 0 {
             return None;
         }
-        if let Some(known) = self.known.get(&pid) {
+        if let Some((_, known)) = self.known.get(&pid) {
             return known.clone();
         }
         let process = self.read(pid).or_else(|| named(pid, comm, "", &[]));
@@ -100,39 +103,45 @@ impl Processes {
 
     /// `parent` made `child`, which runs the same file.
     pub fn fork(&mut self, child: u32, parent: u32) {
-        let Some(Some(process)) = self.known.get(&parent) else { return };
+        let Some((_, Some(process))) = self.known.get(&parent) else { return };
         let child_process = Process { pid: child, ..Process::clone(process) };
         self.remember(child, Some(Arc::new(child_process)));
     }
 
     /// `pid` ended.
     pub fn exit(&mut self, pid: u32, now_ns: u64) {
-        if self.known.contains_key(&pid) {
-            self.ended.push_back((now_ns, pid));
+        if let Some((number, _)) = self.known.get(&pid) {
+            self.ended.push_back((now_ns, pid, *number));
         }
-        while let Some(&(when, pid)) = self.ended.front() {
-            if now_ns.saturating_sub(when) < GRACE_NS {
+        while let Some(&(when, pid, number)) = self.ended.front() {
+            if now_ns.saturating_sub(when) < GRACE_NS && self.ended.len() <= CAPACITY {
                 break;
             }
             self.ended.pop_front();
-            self.known.remove(&pid);
+            self.forget(pid, number);
         }
     }
 
     fn remember(&mut self, pid: u32, process: Option<Arc<Process>>) {
-        // A pid that is used again is no longer one that ended.
-        self.ended.retain(|(_, ended)| *ended != pid);
-        if self.known.insert(pid, process).is_none() {
-            self.order.push_back(pid);
-        }
+        self.number += 1;
+        self.known.insert(pid, (self.number, process));
+        self.order.push_back((pid, self.number));
         while self.known.len() > CAPACITY
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((oldest, number)) = self.order.pop_front()
         {
-            self.known.remove(&oldest);
+            self.forget(oldest, number);
         }
-        // Pids that left by their end still stand in the order.
+        // What has left otherwise still stands in the order.
         if self.order.len() > 2 * CAPACITY {
-            self.order.retain(|pid| self.known.contains_key(pid));
+            let Self { known, order, .. } = self;
+            order.retain(|(pid, number)| known.get(pid).is_some_and(|(now, _)| now == number));
+        }
+    }
+
+    /// Lets a process go, unless its pid is somebody else's by now.
+    fn forget(&mut self, pid: u32, number: u64) {
+        if self.known.get(&pid).is_some_and(|(now, _)| *now == number) {
+            self.known.remove(&pid);
         }
     }
 
@@ -266,12 +275,28 @@ mod tests {
     }
 
     #[test]
+    fn a_pid_that_is_used_again_is_not_forgotten_with_its_first_process() {
+        let mut processes = Processes::default();
+        processes.exec(4_000_000, "x", "/x", &[]);
+        processes.exit(4_000_000, 1);
+        processes.exec(4_000_000, "y", "/y", &[]);
+        processes.exec(4_000_001, "z", "/z", &[]);
+        processes.exit(4_000_001, GRACE_NS + 1);
+        assert_eq!(&*processes.lookup(4_000_000, "").unwrap().name, "y");
+    }
+
+    #[test]
     fn memory_is_bounded() {
         let mut processes = Processes::default();
         for pid in 5_000_000..5_000_000 + 3 * CAPACITY as u32 {
             processes.exec(pid, "x", "/x", &[]);
         }
         assert_eq!(processes.known.len(), CAPACITY);
+        for pid in 5_000_000..5_000_000 + 3 * CAPACITY as u32 {
+            processes.fork(pid, 5_000_000 + 3 * CAPACITY as u32 - 1);
+            processes.exit(pid, 1);
+        }
+        assert!(processes.known.len() <= CAPACITY && processes.ended.len() <= CAPACITY);
         assert!(processes.order.len() <= 2 * CAPACITY);
     }
 
