@@ -10,7 +10,7 @@ use crate::command;
 use crate::daemon;
 use crate::privilege;
 use crate::report::step;
-use crate::setup::Scope;
+use crate::setup::{self, Scope};
 use crate::workspace::{Workspace, cargo};
 
 /// A benchmark.
@@ -28,25 +28,39 @@ pub enum What {
         #[arg(long, default_value_t = 50_000)]
         pairs: u32,
     },
+    /// What a span costs on its way out, against the Rust SDK's own processor and exporter.
+    Export {
+        /// How many pairs.
+        #[arg(long, default_value_t = 5)]
+        pairs: u32,
+    },
 }
 
 /// Sets up, builds, measures.
 pub fn run(workspace: &Workspace, what: &What) -> Result<()> {
-    let daemon = daemon::build_for(workspace, Scope::Test)?;
-    let (name, count) = match what {
-        What::Wire { pairs } => ("wire", pairs),
-        What::Idle { pairs } => ("idle", pairs),
-    };
-    step(format_args!("bench: {name}, as root and with the daemon just built"));
     let mut bench = Command::new(cargo());
-    bench
-        .args(["run", "--release", "--locked", "--quiet", "-p", "tests", "--bin", "bench", "--"])
-        .args([name, &count.to_string()])
-        .current_dir(&workspace.root)
-        .env("TAP_BIN", &daemon);
+    bench.args(["run", "--release", "--locked", "--quiet"]).current_dir(&workspace.root);
+    let count = match what {
+        What::Wire { pairs } => traced(workspace, &mut bench, "wire", *pairs)?,
+        What::Idle { pairs } => traced(workspace, &mut bench, "idle", *pairs)?,
+        What::Export { pairs } => {
+            setup::run(workspace, Scope::Build)?;
+            bench.args(["-p", "tap-userspace", "--example", "export", "--"]);
+            *pairs
+        }
+    };
+    bench.arg(count.to_string());
+    command::run(&mut bench).context("the benchmark did not come to its end")
+}
+
+/// A benchmark of the traced host: as root, with the daemon just built.
+fn traced(workspace: &Workspace, bench: &mut Command, name: &str, count: u32) -> Result<u32> {
+    let daemon = daemon::build_for(workspace, Scope::Test)?;
+    step(format_args!("bench: {name}, as root and with the daemon just built"));
+    bench.args(["-p", "tests", "--bin", "bench", "--", name]).env("TAP_BIN", &daemon);
     if let Some(runner) = privilege::test_runner()? {
         bench.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
         bench.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
     }
-    command::run(&mut bench).context("the benchmark did not come to its end")
+    Ok(count)
 }
