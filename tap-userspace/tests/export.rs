@@ -91,7 +91,7 @@ async fn shutdown(exporters: Exporters) -> Counts {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_span_arrives_once_by_every_protocol() {
     for protocol in PROTOCOLS {
-        for compression in ["none", "gzip"] {
+        for compression in ["none", "gzip", "zstd"] {
             let collector = Collector::start([]).await;
             let exporters = start_to(
                 &format!("{}/base/", url(&collector)),

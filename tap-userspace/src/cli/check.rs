@@ -1,11 +1,19 @@
 //! `tap check`: whether this host can run tap. Each line says what was looked at and what it means;
 //! a bad one says what to do. Exit 0, or 1 where something is missing.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
+    path::Path,
+    time::Duration,
+};
 
 use super::{Failure, Global};
 use crate::{
-    config::{environment::Environment, file::Config},
+    config::{
+        environment::{Environment, Exporter, Signal},
+        file::Config,
+    },
     probe::{
         cgroup, kernel_btf,
         load::{self, Use},
@@ -14,6 +22,9 @@ use crate::{
         support, sys,
     },
 };
+
+/// For one connection to an exporter's endpoint.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Prints the report.
 pub fn check(global: &Global) -> Result<(), Failure> {
@@ -124,9 +135,48 @@ fn environment(report: &mut Report) {
                     report.good(&finding.variable, &finding.effect);
                 }
             }
+            endpoints(report, &environment);
         }
         Err(error) => report.bad("environment", &error.to_string()),
     }
+}
+
+/// Whether something listens where each signal goes. A proxy or a name that only the collector
+/// checks is not seen through: it is the first connection that is tried.
+fn endpoints(report: &mut Report, environment: &Environment) {
+    for signal in [Signal::Traces, Signal::Logs, Signal::Metrics] {
+        if !environment.exporters(signal).contains(&Exporter::Otlp) {
+            continue;
+        }
+        let endpoint = &environment.otlp(signal).endpoint;
+        let what = format!("{} endpoint", signal.name().to_lowercase());
+        match reach(endpoint) {
+            Ok(address) => report.good(&what, &format!("{endpoint} is reachable at {address}")),
+            Err(why) => report.bad(
+                &what,
+                &format!(
+                    "{endpoint} is not reachable: {why}; start a collector there or change \
+                     OTEL_EXPORTER_OTLP_ENDPOINT (tap would run, and try again)"
+                ),
+            ),
+        }
+    }
+}
+
+/// The first address of the endpoint's that takes a connection.
+fn reach(endpoint: &http::Uri) -> Result<SocketAddr, String> {
+    let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']);
+    let default = if endpoint.scheme_str() == Some("https") { 443 } else { 80 };
+    let port = endpoint.port_u16().unwrap_or(default);
+    let addresses = (host, port).to_socket_addrs().map_err(|error| error.to_string())?;
+    let mut last = "the name has no address".to_owned();
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(_) => return Ok(address),
+            Err(error) => last = format!("{address}: {error}"),
+        }
+    }
+    Err(last)
 }
 
 /// Lines of the report, as they are found.

@@ -6,13 +6,15 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Failure, Global, LogFormat};
 
-/// Starts logging. Directives come from `--log-level` (`TAP_LOG`), else `RUST_LOG`, else `info`.
+/// Starts logging. Directives come from `--log-level` (`TAP_LOG`), else `RUST_LOG`, else
+/// `OTEL_LOG_LEVEL` where that is a level, else `info`.
 pub fn start(global: &Global) -> Result<(), Failure> {
     let directives = global
         .log_level
         .clone()
         .or_else(|| std::env::var("RUST_LOG").ok())
         .filter(|directives| !directives.is_empty())
+        .or_else(|| std::env::var("OTEL_LOG_LEVEL").ok().filter(|level| is_level(level)))
         .unwrap_or_else(|| "info".into());
     let filter = EnvFilter::try_new(&directives).map_err(|error| {
         Failure::usage(format!(
@@ -28,4 +30,8 @@ pub fn start(global: &Global) -> Result<(), Failure> {
     // A second start in one process (tests) keeps the first.
     drop(started);
     Ok(())
+}
+
+fn is_level(text: &str) -> bool {
+    ["error", "warn", "info", "debug", "trace"].contains(&text)
 }

@@ -154,7 +154,7 @@ pub(super) fn exporters(
 ) -> Result<Exporters, Failure> {
     let resource = Resource::detect(environment);
     let terms = log::Terms {
-        limits: environment.limits(),
+        limits: environment.log_limits(),
         headers: config.capture.payload.http == HttpPayload::Headers,
         ..log::Terms::default()
     };

@@ -117,6 +117,7 @@ pub struct Environment {
     log_batching: Batching,
     metering: Metering,
     limits: Limits,
+    log_limits: Limits,
     sampler: Sampler,
     findings: Vec<Finding>,
 }
@@ -146,7 +147,10 @@ impl Environment {
         let batching = read_batching(&mut values, "OTEL_BSP", Batching::default());
         let log_batching = read_batching(&mut values, "OTEL_BLRP", Batching::of_logs());
         let metering = metering(&mut values);
-        let limits = limits(&mut values);
+        let limits = span_limits(&mut values);
+        let log_limits = log_limits(&mut values);
+        log_level(&mut values);
+        propagators(&mut values);
         let sampler = sampler(&mut values);
         warn_if_off(&mut values, &traces, &logs, &metrics);
         Ok(Self {
@@ -164,6 +168,7 @@ impl Environment {
             log_batching,
             metering,
             limits,
+            log_limits,
             sampler,
             findings: values.into_findings(),
         })
@@ -224,6 +229,11 @@ impl Environment {
     /// How much a span may say.
     pub const fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// How much a log record may say.
+    pub const fn log_limits(&self) -> Limits {
+        self.log_limits
     }
 
     /// Which traces are kept.
@@ -350,24 +360,59 @@ fn metering(values: &mut Values) -> Metering {
     }
 }
 
-/// Limits for spans; where one is unset, that for all signals.
-fn limits(values: &mut Values) -> Limits {
+/// The limits on attributes of a signal; where one is unset, that for all signals.
+fn attribute_limits(values: &mut Values, signal: &str) -> Limits {
     let default = Limits::default();
-    let mut limit = |names: &[&str]| {
-        let found: Vec<_> = names.iter().map(|name| values.count(name, 0)).collect();
-        found.into_iter().flatten().next()
+    let mut limit = |what: &str| {
+        let own = values.count(&format!("OTEL_{signal}_ATTRIBUTE_{what}_LIMIT"), 0);
+        let all = values.count(&format!("OTEL_ATTRIBUTE_{what}_LIMIT"), 0);
+        own.or(all)
     };
-    let attributes = limit(&["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"]);
-    let value_length =
-        limit(&["OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"]);
-    let mut or = |name: &str, default: u32| limit(&[name]).map_or(default, clamp);
     Limits {
-        attributes: attributes.map_or(default.attributes, clamp),
-        value_length,
+        attributes: limit("COUNT").map_or(default.attributes, clamp),
+        value_length: limit("VALUE_LENGTH"),
+        ..default
+    }
+}
+
+fn log_limits(values: &mut Values) -> Limits {
+    attribute_limits(values, "LOGRECORD")
+}
+
+fn span_limits(values: &mut Values) -> Limits {
+    let default = attribute_limits(values, "SPAN");
+    let mut or = |name: &str, default: u32| values.count(name, 0).map_or(default, clamp);
+    Limits {
         events: or("OTEL_SPAN_EVENT_COUNT_LIMIT", default.events),
         links: or("OTEL_SPAN_LINK_COUNT_LIMIT", default.links),
         event_attributes: or("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", default.event_attributes),
         link_attributes: or("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", default.link_attributes),
+        ..default
+    }
+}
+
+/// `OTEL_LOG_LEVEL`: of tap's own log, where nothing else says so (`cli/log.rs`, which starts before
+/// the rest of the environment is read).
+fn log_level(values: &mut Values) {
+    let levels = ["error", "warn", "info", "debug", "trace"].map(|level| (level, ()));
+    values.one_of("OTEL_LOG_LEVEL", &levels);
+}
+
+/// `OTEL_PROPAGATORS`: tap propagates nothing; of what crosses the wire it understands
+/// `tracecontext`.
+fn propagators(values: &mut Values) {
+    let variable = "OTEL_PROPAGATORS";
+    let Some(list) = values.text(variable) else { return };
+    let others: Vec<_> = list
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !["tracecontext", "baggage", "none", ""].contains(name))
+        .collect();
+    if others.is_empty() {
+        values.note(variable, &list, "tap propagates nothing, and reads traceparent");
+    } else {
+        let what = format!("tap reads traceparent (tracecontext), not {}", others.join(", "));
+        values.warn(variable, &list, &what);
     }
 }
 

@@ -24,11 +24,11 @@ pub fn prefix(body: &mut [u8], compressed: bool) {
 }
 
 /// The headers of every call.
-pub fn headers(headers: &mut HeaderMap, timeout: Option<Duration>, gzip: bool) {
+pub fn headers(headers: &mut HeaderMap, timeout: Option<Duration>, coding: Option<&'static str>) {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    if gzip {
-        headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
+    if let Some(coding) = coding {
+        headers.insert("grpc-encoding", HeaderValue::from_static(coding));
     }
     // At most eight digits.
     let timeout = timeout.map(|timeout| timeout.as_millis().min(99_999_999));

@@ -123,11 +123,11 @@ impl Transport {
         let json = otlp.protocol == Protocol::HttpJson;
         let content_type = if json { "application/json" } else { "application/x-protobuf" };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        let gzip = otlp.compression == Compression::Gzip;
+        let coding = otlp.compression.coding();
         if otlp.protocol == Protocol::Grpc {
-            grpc::headers(&mut headers, otlp.timeout, gzip);
-        } else if gzip {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            grpc::headers(&mut headers, otlp.timeout, coding);
+        } else if let Some(coding) = coding {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
         }
         for (name, value) in &otlp.headers {
             headers.insert(name.clone(), value.clone());
@@ -148,22 +148,23 @@ impl Transport {
     /// Brings the protobuf message `message[start..]` into the protocol's form; up to
     /// [`Self::HEADROOM`] bytes before it are overwritten.
     pub fn prepare(&self, mut message: Vec<u8>, start: usize) -> Result<Prepared, String> {
-        let gzip = self.otlp.compression == Compression::Gzip;
+        let how = self.otlp.compression;
+        let plain = how == Compression::None;
         if self.otlp.protocol == Protocol::HttpJson {
             let json = to_json(self.otlp.signal, &message[start..])?;
-            return Ok(Prepared(if gzip { compress(&[], &json)?.into() } else { json.into() }));
+            return Ok(Prepared(if plain { json } else { compress(how, &[], &json)? }.into()));
         }
         let grpc = self.otlp.protocol == Protocol::Grpc;
-        Ok(Prepared(match (grpc, gzip) {
-            (false, false) => Bytes::from(message).slice(start..),
-            (false, true) => compress(&[], &message[start..])?.into(),
-            (true, false) => {
+        Ok(Prepared(match (grpc, plain) {
+            (false, true) => Bytes::from(message).slice(start..),
+            (false, false) => compress(how, &[], &message[start..])?.into(),
+            (true, true) => {
                 let begin = start - grpc::PREFIX;
                 grpc::prefix(&mut message[begin..], false);
                 Bytes::from(message).slice(begin..)
             }
-            (true, true) => {
-                let mut body = compress(&[0; grpc::PREFIX], &message[start..])?;
+            (true, false) => {
+                let mut body = compress(how, &[0; grpc::PREFIX], &message[start..])?;
                 grpc::prefix(&mut body, true);
                 body.into()
             }
@@ -208,13 +209,25 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// `prefix`, then `content` by gzip. Fast rather than small: spans repeat so much that the level
-/// hardly matters.
-fn compress(prefix: &[u8], content: &[u8]) -> Result<Vec<u8>, String> {
+/// `prefix`, then `content`, compressed. Fast rather than small: spans repeat so much that the
+/// level hardly matters.
+fn compress(how: Compression, prefix: &[u8], content: &[u8]) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(content.len() / 4);
     out.extend_from_slice(prefix);
-    let mut encoder = GzEncoder::new(out, flate2::Compression::fast());
-    let compressed = encoder.write_all(content).and_then(|()| encoder.finish());
+    let compressed = match how {
+        Compression::None => {
+            out.extend_from_slice(content);
+            Ok(out)
+        }
+        Compression::Gzip => {
+            let mut encoder = GzEncoder::new(out, flate2::Compression::fast());
+            encoder.write_all(content).and_then(|()| encoder.finish())
+        }
+        Compression::Zstd => zstd::stream::write::Encoder::new(out, 1).and_then(|mut encoder| {
+            encoder.write_all(content)?;
+            encoder.finish()
+        }),
+    };
     compressed.map_err(|error| format!("a request could not be compressed: {error}"))
 }
 

@@ -246,19 +246,23 @@ fn grpc_response(body: BoxBody<Bytes, Infallible>) -> Response<BoxBody<Bytes, In
 
 /// Takes the gRPC frame and the compression off.
 fn unpack(headers: &HeaderMap, body: &[u8], grpc: bool) -> Vec<u8> {
-    let (body, gzip) = if grpc {
+    let named = |name| headers.get(name).map(|coding| coding.to_str().unwrap().to_owned());
+    let (body, coding) = if grpc {
         assert_eq!(headers["te"], "trailers");
         let len = u32::from_be_bytes(body[1..5].try_into().unwrap());
         assert_eq!(len as usize, body.len() - 5);
-        assert_eq!(body[0] == 1, headers.get("grpc-encoding").is_some_and(|e| e == "gzip"));
-        (&body[5..], body[0] == 1)
+        let coding = named("grpc-encoding");
+        assert_eq!(body[0] == 1, coding.is_some());
+        (&body[5..], coding)
     } else {
-        (body, headers.get("content-encoding").is_some_and(|encoding| encoding == "gzip"))
+        (body, named("content-encoding"))
     };
-    if !gzip {
-        return body.to_vec();
-    }
     let mut out = Vec::new();
-    flate2::read::GzDecoder::new(body).read_to_end(&mut out).unwrap();
+    match coding.as_deref() {
+        None => out.extend_from_slice(body),
+        Some("gzip") => drop(flate2::read::GzDecoder::new(body).read_to_end(&mut out).unwrap()),
+        Some("zstd") => zstd::stream::copy_decode(body, &mut out).unwrap(),
+        Some(other) => panic!("{other}"),
+    }
     out
 }

@@ -5,9 +5,10 @@ use std::{net::TcpListener, time::Duration};
 use anyhow::Result;
 use tests::{
     bpf::census::{Objects, attached},
+    receiver::{Protocol, Receiver},
     span::Status,
     stage::{Session, apart},
-    tap::Launch,
+    tap::{Launch, free_port},
     wait::{PATIENCE, until_true},
     workload::Connected,
 };
@@ -109,6 +110,27 @@ fn check_finds_this_host_fit() {
         let said = ended.stdout.join("\n");
         assert_eq!(ended.code(), 0, "{said}\n{}", ended.log());
         for word in ["cgroup", "BTF", "sock_ops"] {
+            assert!(said.contains(word), "{word} is not in:\n{said}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn check_tells_whether_each_endpoint_is_reachable() {
+    apart(|| {
+        let receiver = Receiver::start()?;
+        let there = receiver.endpoint(Protocol::HttpProtobuf);
+        let gone = format!("http://127.0.0.1:{}", free_port()?);
+        for (endpoint, code, word) in
+            [(&there, 0, "is reachable at"), (&gone, 1, "is not reachable")]
+        {
+            let launch = Launch::of(&["check"])
+                .env("OTEL_TRACES_EXPORTER", "otlp")
+                .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+            let ended = launch.run()?;
+            let said = ended.stdout.join("\n");
+            assert_eq!(ended.code(), code, "{said}\n{}", ended.log());
             assert!(said.contains(word), "{word} is not in:\n{said}");
         }
         Ok(())

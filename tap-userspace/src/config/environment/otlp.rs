@@ -84,6 +84,19 @@ pub enum Compression {
     None,
     /// `gzip`.
     Gzip,
+    /// `zstd`.
+    Zstd,
+}
+
+impl Compression {
+    /// The content coding of HTTP and gRPC; `None` for no compression.
+    pub const fn coding(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Gzip => Some("gzip"),
+            Self::Zstd => Some("zstd"),
+        }
+    }
 }
 
 /// Certificates and keys, read.
@@ -126,7 +139,9 @@ impl Otlp {
         let protocol = pick(values, signal, "PROTOCOL", |v, name| v.one_of(name, &protocols))
             .unwrap_or(Protocol::HttpProtobuf);
         let insecure = pick(values, signal, "INSECURE", Values::flag).unwrap_or(false);
-        let compressions = [("gzip", Compression::Gzip), ("none", Compression::None)];
+        let compressions =
+            [Compression::Gzip, Compression::Zstd].map(|it| (it.coding().unwrap_or_default(), it));
+        let compressions = [&compressions[..], &[("none", Compression::None)]].concat();
         Ok(Self {
             signal,
             protocol,

@@ -234,9 +234,12 @@ fn how_it_is_sent() {
         }
     }
     let compression = |e: &Environment| format!("{:?}", e.otlp(Signal::Traces).compression);
-    for (value, expected, warned) in
-        [("gzip", "Gzip", false), ("none", "None", false), ("zstd", "None", true)]
-    {
+    for (value, expected, warned) in [
+        ("gzip", "Gzip", false),
+        ("none", "None", false),
+        ("zstd", "Zstd", false),
+        ("br", "None", true),
+    ] {
         row("OTEL_EXPORTER_OTLP_COMPRESSION", value, compression, expected, warned);
         row("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", value, compression, expected, warned);
     }
@@ -356,7 +359,11 @@ fn every_variable_is_told_about() {
     let variables = [
         ("OTEL_LOGS_EXPORTER", "otlp", "in force: otlp"),
         ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://c", "in force: http://c"),
-        ("OTEL_PROPAGATORS", "b3", "not used yet"),
+        (
+            "OTEL_PROPAGATORS",
+            "b3",
+            "OTEL_PROPAGATORS=b3: tap reads traceparent (tracecontext), not b3",
+        ),
         ("OTEL_TRACES_SAMPLRE", "always_off", "not a variable that tap reads"),
         ("OTEL_TRACES_EXPORTER", "otlp", "in force: otlp"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,c=d", "in force: a, c"),
@@ -379,4 +386,56 @@ fn what_is_not_text_is_warned_about() {
     let environment = Environment::read([("OTEL_SERVICE_NAME", broken)]).unwrap();
     assert_eq!(environment.service_name(), None);
     assert_eq!(warnings(&environment), ["OTEL_SERVICE_NAME"]);
+}
+
+/// The specification's table (fixtures/semconv/env.json).
+fn specified() -> Vec<String> {
+    let table = include_str!("../../../../tests/fixtures/semconv/env.json");
+    let table: serde_json::Value = serde_json::from_str(table).unwrap();
+    let rows = table["table"].as_array().unwrap();
+    rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_variable_of_the_specification_is_in_force_or_named_as_not_supported() {
+    let names = specified();
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        let value = match name.as_str() {
+            "OTEL_SDK_DISABLED" => "false",
+            "OTEL_RESOURCE_ATTRIBUTES" => "a=b",
+            "OTEL_LOG_LEVEL" => "warn",
+            "OTEL_PROPAGATORS" => "tracecontext",
+            "OTEL_TRACES_SAMPLER" => "always_on",
+            "OTEL_METRICS_EXEMPLAR_FILTER" => "trace_based",
+            name if name.ends_with("_EXPORTER") => "otlp",
+            _ => "7",
+        };
+        let environment = read(&[(&name, value)]);
+        let [finding] = environment.findings() else {
+            panic!("{name}: {:?}", environment.findings());
+        };
+        let known = finding.effect.starts_with("in force")
+            || finding.effect.contains("not supported: ")
+            || finding.effect.contains("tap propagates nothing")
+            || finding.effect.contains("the sampler takes no argument");
+        assert!(known, "{name}: {finding:?}");
+        assert_eq!(finding.is_warning(), finding.effect.contains("not supported: "), "{name}");
+    }
+}
+
+#[test]
+fn limits_of_log_records() {
+    let limits = |e: &Environment| {
+        format!("{} {:?}", e.log_limits().attributes, e.log_limits().value_length)
+    };
+    for (name, value, expected, warned) in [
+        ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "5", "5 None", false),
+        ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "x", "128 None", true),
+        ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "9", "128 Some(9)", false),
+        ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "8", "128 Some(8)", false),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "5", "128 None", false),
+    ] {
+        row(name, value, limits, expected, warned);
+    }
 }

@@ -22,16 +22,16 @@ impl Finding {
     }
 }
 
-/// Variables of signals and features that tap does not have yet.
-const NOT_YET: &[&str] = &[
-    "OTEL_LOGRECORD_",
-    "OTEL_PROPAGATORS",
-    "OTEL_ENTITIES",
-    "OTEL_LOG_LEVEL",
-    "OTEL_METRIC_EXPORT_TIMEOUT",
-    "OTEL_METRICS_EXEMPLAR_FILTER",
-    "OTEL_CONFIG_FILE",
-    "OTEL_EXPERIMENTAL_CONFIG_FILE",
+/// Variables of the specification that tap does not support, by their beginnings, and what does
+/// the same.
+const NOT_SUPPORTED: &[(&str, &str)] = &[
+    ("OTEL_ENTITIES", "set OTEL_RESOURCE_ATTRIBUTES"),
+    ("OTEL_EXPORTER_ZIPKIN_", "send OTLP to a collector that exports to Zipkin"),
+    ("OTEL_EXPORTER_PROMETHEUS_", "metrics are on /metrics of the address of --admin"),
+    ("OTEL_METRIC_EXPORT_TIMEOUT", "requests end by OTEL_EXPORTER_OTLP_METRICS_TIMEOUT"),
+    ("OTEL_METRICS_EXEMPLAR_FILTER", "metrics carry no exemplars"),
+    ("OTEL_CONFIG_FILE", "tap's own file is named by --config or TAP_CONFIG"),
+    ("OTEL_EXPERIMENTAL_CONFIG_FILE", "tap's own file is named by --config or TAP_CONFIG"),
 ];
 
 /// The set variables.
@@ -187,8 +187,10 @@ impl Values {
             if asked {
                 let effect = format!("in force: {shown}");
                 self.note(&name, &shown, &effect);
-            } else if NOT_YET.iter().any(|known| name.starts_with(known)) {
-                self.note(&name, &shown, "not used yet");
+            } else if let Some((_, instead)) =
+                NOT_SUPPORTED.iter().find(|(known, _)| name.starts_with(known))
+            {
+                self.warn(&name, &shown, &format!("not supported: {instead}"));
             } else {
                 self.note(&name, &shown, "not a variable that tap reads");
             }
