@@ -30,8 +30,18 @@ impl Resource {
             ("host.arch", arch().to_owned()),
             ("os.type", "linux".to_owned()),
             ("os.version", line("/proc/sys/kernel/osrelease")),
+            ("container.id", own_container()),
         ] {
             resource.set(key, value);
+        }
+        let release = ["/proc/1/root/etc/os-release", "/etc/os-release"];
+        let release = release.iter().find_map(|path| fs::read_to_string(path).ok());
+        for (key, name) in [("os.name", "NAME"), ("os.description", "PRETTY_NAME")] {
+            resource.set(key, of_release(release.as_deref().unwrap_or_default(), name).to_owned());
+        }
+        for (key, variables) in DOWNWARD {
+            let value = variables.iter().find_map(|name| std::env::var(name).ok());
+            resource.set(key, value.unwrap_or_default());
         }
         for (key, value) in environment.resource() {
             resource.set(key, value.clone());
@@ -72,6 +82,39 @@ impl Resource {
     }
 }
 
+/// What a manifest tells by the downward API, in the names that manifests use.
+const DOWNWARD: [(&str, &[&str]); 5] = [
+    ("k8s.node.name", &["K8S_NODE_NAME", "NODE_NAME"]),
+    ("k8s.namespace.name", &["K8S_NAMESPACE_NAME", "POD_NAMESPACE"]),
+    ("k8s.pod.name", &["K8S_POD_NAME", "POD_NAME"]),
+    ("k8s.pod.uid", &["K8S_POD_UID", "POD_UID"]),
+    ("k8s.container.name", &["K8S_CONTAINER_NAME"]),
+];
+
+/// A value of os-release(5), without its quotes.
+fn of_release<'a>(text: &'a str, name: &str) -> &'a str {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_default().trim_matches(['"', '\''])
+}
+
+/// The container that tap itself runs in; empty where it runs in none.
+fn own_container() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    container_of(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo")).to_owned()
+}
+
+/// A container's id: the last part of a cgroup's path that is one, else, where the cgroup
+/// namespace hides the path, the folder of files that the engine mounts into every container.
+fn container_of<'a>(cgroup: &'a str, mountinfo: &'a str) -> &'a str {
+    let parts = |text: &'a str| text.split(|c: char| !c.is_ascii_hexdigit());
+    let id = |part: &&str| part.len() == 64;
+    if let Some(found) = parts(cgroup).rfind(id) {
+        return found;
+    }
+    let engine = |line: &&str| line.contains("/containers/") && line.contains("/hostname ");
+    mountinfo.lines().find(engine).and_then(|line| parts(line).find(id)).unwrap_or_default()
+}
+
 /// First line of a file; empty where it cannot be read.
 fn line(path: &str) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
@@ -97,6 +140,34 @@ const fn arch() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_own_container_is_found() {
+        let id = "0123456789abcdef".repeat(4);
+        let cgroup = |path: &str| format!("0::/{path}\n");
+        let mount = format!(
+            "640 625 254:1 /var/lib/docker/containers/{id}/hostname /etc/hostname rw - ext4 /dev/vda1 rw\n"
+        );
+        let pods = cgroup(&format!("kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"));
+        for (cgroup, mountinfo, expected) in [
+            (cgroup(&format!("system.slice/docker-{id}.scope")), "", &*id),
+            (pods, "", &id),
+            (cgroup(&format!("docker/{id}/init.scope")), "", &id),
+            (cgroup(""), &mount, &id),
+            (cgroup("user.slice/user-0.slice/session-1.scope"), "", ""),
+            (cgroup(""), "29 1 254:1 / / rw - ext4 /dev/vda1 rw\n", ""),
+        ] {
+            assert_eq!(container_of(&cgroup, mountinfo), expected, "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn os_release_is_unquoted() {
+        let text = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME='Debian'\nID=debian\n";
+        assert_eq!(of_release(text, "PRETTY_NAME"), "Debian GNU/Linux 12 (bookworm)");
+        assert_eq!(of_release(text, "NAME"), "Debian");
+        assert_eq!((of_release(text, "ID"), of_release(text, "VERSION")), ("debian", ""));
+    }
 
     #[test]
     fn the_environment_wins() {
