@@ -13,6 +13,7 @@ use super::{
     ending::{self, Ending},
     identity::{Identities, Xid},
     model::{Connection, Direction, Event, Identity, Quality, Role, What},
+    table::Exchanges,
     transaction::{About, Transaction},
 };
 use crate::{
@@ -80,6 +81,8 @@ pub struct Entry {
     /// Totals at the end of the segment before.
     base: Totals,
     quality: Quality,
+    /// Records or payload of it were lost, in whatever segment.
+    lost: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,6 +101,17 @@ pub struct Terms<'a> {
     pub listeners: &'a HashSet<(IpAddr, u16)>,
     /// Whether exchanges are read.
     pub parse: bool,
+}
+
+/// What entries tell besides connections.
+#[derive(Default)]
+pub struct Told {
+    /// Exchanges that are over.
+    pub transactions: Vec<Transaction>,
+    /// What became of exchanges.
+    pub exchanges: Exchanges,
+    /// Connections that ended without their protocol being known.
+    pub unknown: u64,
 }
 
 impl Entry {
@@ -129,6 +143,7 @@ impl Entry {
             found: Vec::new(),
             base: Totals::default(),
             quality: Quality::default(),
+            lost: false,
         }
     }
 
@@ -161,6 +176,7 @@ impl Entry {
         }
         if data.header.flags & flags::SHED != 0 {
             self.quality.add(Quality::LOST_EVENTS);
+            self.lost = true;
         }
         self.converse(data, payload, direction, terms.parse);
     }
@@ -196,20 +212,19 @@ impl Entry {
 
     /// What the ends have said to one another since the last time, and whether the kernel side
     /// should capture otherwise from now on.
-    pub fn transactions(
-        &mut self,
-        terms: &Terms<'_>,
-        out: &mut Vec<Transaction>,
-    ) -> Option<Interest> {
+    pub fn transactions(&mut self, terms: &Terms<'_>, out: &mut Told) -> Option<Interest> {
         let conversation = self.conversation.as_deref_mut()?;
         let interest = conversation.interest();
         let exchanges = conversation.exchanges();
+        let crowded_out = conversation.crowded_out();
         for found in conversation.found() {
             self.found(found);
         }
         if !terms.parse {
             return None;
         }
+        out.exchanges.crowded_out += crowded_out;
+        out.exchanges.told += exchanges.len() as u64;
         for mut exchange in exchanges {
             exchange.began_ns = self.wall(exchange.began_ns);
             exchange.ended_ns = self.wall(exchange.ended_ns).max(exchange.began_ns);
@@ -218,8 +233,9 @@ impl Entry {
             {
                 self.host = http.host().map(Box::from);
             }
+            out.exchanges.fields_dropped += exchange.fields_dropped();
             let about = self.about(terms);
-            out.push(Transaction { about, number: self.transactions, exchange });
+            out.transactions.push(Transaction { about, number: self.transactions, exchange });
             self.transactions += 1;
         }
         let changed = interest != self.interest;
@@ -228,10 +244,28 @@ impl Entry {
     }
 
     /// The connection is over as far as its exchanges are concerned.
-    fn end_conversation(&mut self, close: &Close) {
-        if let Some(conversation) = &mut self.conversation {
-            conversation.end(close.bytes, close.last_ns, close.header.time_ns);
+    fn end_conversation(&mut self, close: &Close, terms: &Terms<'_>, out: &mut Told) {
+        let Some(conversation) = &mut self.conversation else { return };
+        conversation.end(close.bytes, close.last_ns, close.header.time_ns);
+        let client = conversation.client();
+        self.transactions(terms, out);
+        out.unknown += u64::from(self.protocol.is_none());
+        let is_read = terms.parse && self.protocol.is_some_and(conversation::is_read);
+        if is_read
+            && self.lost
+            && let Some(client) = client
+        {
+            let turns = u64::from(close.turns[client]);
+            out.exchanges.turns_untold += turns.saturating_sub(self.transactions.into());
         }
+    }
+
+    /// Nobody hears any more of the connection, which may go on: exchanges under way are told.
+    pub fn leave(&mut self, now_ns: u64, terms: &Terms<'_>, out: &mut Told) {
+        let Some(conversation) = &mut self.conversation else { return };
+        out.exchanges.open += conversation.leave(now_ns);
+        self.transactions(terms, out);
+        out.unknown += u64::from(self.protocol.is_none());
     }
 
     /// Whose exchanges these are.
@@ -301,18 +335,13 @@ impl Entry {
     }
 
     /// The connection at its close.
-    pub fn close(
-        &mut self,
-        close: &Close,
-        terms: &Terms<'_>,
-        transactions: &mut Vec<Transaction>,
-    ) -> Connection {
+    pub fn close(&mut self, close: &Close, terms: &Terms<'_>, told: &mut Told) -> Connection {
         if !self.is_complete(close) {
             self.quality.add(Quality::LOST_EVENTS);
+            self.lost = true;
         }
         let ending = ending::of(close, self.is_unanswered());
-        self.end_conversation(close);
-        self.transactions(terms, transactions);
+        self.end_conversation(close, terms, told);
         self.make(close, ending, terms)
     }
 

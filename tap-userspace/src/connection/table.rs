@@ -14,13 +14,16 @@ use hashbrown::HashMap;
 use tap_common::record::{self, Close, Data, Dns, Header, Lane, Open, Owner, flags};
 
 use super::{
-    entry::{Entry, Terms, address},
+    entry::{Entry, Terms, Told, address},
     identity::Identities,
     model::{Connection, Identity, Role},
     transaction::Transaction,
 };
 use crate::{
-    enrich::{names::Names, process::Process},
+    enrich::{
+        names::{Names, Refused},
+        process::Process,
+    },
     protocol::conversation::Interest,
     source::decode::Record,
 };
@@ -62,6 +65,41 @@ pub struct Counts {
     pub nameless: u64,
     /// Closes that were lost, and found by a snapshot.
     pub closes_found: u64,
+    /// Connections that ended and had said something of which the protocol is not known.
+    pub unknown: u64,
+    /// What became of exchanges.
+    pub exchanges: Exchanges,
+    /// DNS messages that told nothing, by [`Refused::REASONS`].
+    pub dns_refused: [u64; Refused::REASONS.len()],
+}
+
+/// What became of the exchanges of all connections. All are totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exchanges {
+    /// Told.
+    pub told: u64,
+    /// Of these, told before they were over because tap left or its source ended.
+    pub open: u64,
+    /// Requests that their parser had no room to keep until their response came.
+    pub crowded_out: u64,
+    /// Header fields beyond what one exchange may have.
+    pub fields_dropped: u64,
+    /// Turns of clients that no exchange came of, on connections that records were lost of. Where
+    /// requests go one after another, each in one turn, these are the requests that were lost.
+    pub turns_untold: u64,
+}
+
+impl Exchanges {
+    /// Names and values.
+    pub const fn all(&self) -> [(&'static str, u64); 5] {
+        [
+            ("told", self.told),
+            ("open", self.open),
+            ("crowded_out", self.crowded_out),
+            ("fields_dropped", self.fields_dropped),
+            ("turns_untold", self.turns_untold),
+        ]
+    }
 }
 
 /// Socket cookie and generation.
@@ -93,7 +131,7 @@ pub struct Table {
     clock_offset: i64,
     counts: Counts,
     finished: Vec<Connection>,
-    transactions: Vec<Transaction>,
+    told: Told,
     /// Connections of which the kernel side should capture otherwise.
     interests: Vec<(Key, Interest)>,
     /// Connections that ended while such a word may still wait for them.
@@ -119,7 +157,7 @@ impl Table {
             clock_offset: 0,
             counts: Counts::default(),
             finished: Vec::new(),
-            transactions: Vec::new(),
+            told: Told::default(),
             interests: Vec::new(),
             forgotten: Vec::new(),
         }
@@ -137,7 +175,7 @@ impl Table {
 
     /// What it did besides.
     pub const fn counts(&self) -> Counts {
-        self.counts
+        Counts { unknown: self.told.unknown, exchanges: self.told.exchanges, ..self.counts }
     }
 
     /// Takes what has finished.
@@ -147,7 +185,7 @@ impl Table {
 
     /// Takes the exchanges that are over.
     pub fn take_transactions(&mut self) -> Vec<Transaction> {
-        std::mem::take(&mut self.transactions)
+        std::mem::take(&mut self.told.transactions)
     }
 
     /// Takes what the kernel side should know: what to capture of connections, by cookie and
@@ -174,7 +212,8 @@ impl Table {
         }
     }
 
-    /// Learns from a DNS message. What is no message, or nobody asked for, tells nothing.
+    /// Learns from a DNS message. What is no message, or nobody asked for, tells nothing and is
+    /// counted.
     fn dns(&mut self, dns: &Dns, message: &[u8]) {
         let local = (address(dns.tuple.local), dns.tuple.local_port);
         let remote = (address(dns.tuple.remote), dns.tuple.remote_port);
@@ -186,10 +225,13 @@ impl Table {
 
     /// Learns from a DNS message that went at `now`.
     pub fn dns_message(&mut self, message: &[u8], from: SocketAddr, to: SocketAddr, now: u64) {
-        if to.port() == DNS_PORT {
-            let _ = self.names.query(message, from, to, now);
+        let read = if to.port() == DNS_PORT {
+            self.names.query(message, from, to, now)
         } else {
-            let _ = self.names.answer(message, from, to, now);
+            self.names.answer(message, from, to, now).map(|_| ())
+        };
+        if let Err(refused) = read {
+            self.counts.dns_refused[refused.index()] += 1;
         }
     }
 
@@ -241,16 +283,19 @@ impl Table {
         self.entry(key);
         let terms = terms(&self.settings, &self.identities, &self.listeners);
         let Some(entry) = self.entries.get_mut(&key) else { return };
+        let closing = entry.closing.is_some();
         let receive = data.header.lane == Lane::Receive as u8;
         entry.count(if receive { Lane::Receive } else { Lane::Transmit });
         if entry.process.is_none() {
             entry.process = process.cloned();
         }
         entry.data(data, payload, &terms);
-        if let Some(interest) = entry.transactions(&terms, &mut self.transactions) {
+        if let Some(interest) = entry.transactions(&terms, &mut self.told) {
             self.interests.push((key, interest));
         }
-        self.finish_if_complete(key);
+        if closing {
+            self.finish_if_complete(key);
+        }
     }
 
     fn close(&mut self, close: &Close, process: Option<&Arc<Process>>) {
@@ -331,6 +376,7 @@ impl Table {
         if entry.known {
             let lost = entry.in_storage;
             let terms = terms(&self.settings, &self.identities, &self.listeners);
+            entry.leave(self.now_ns, &terms, &mut self.told);
             self.finished.push(entry.give_up(key.0, self.now_ns, lost, &terms));
         } else {
             self.counts.nameless += 1;
@@ -360,7 +406,7 @@ impl Table {
             self.forgotten.push(close.header.cookie);
         }
         let terms = terms(&self.settings, &self.identities, &self.listeners);
-        self.finished.push(entry.close(close, &terms, &mut self.transactions));
+        self.finished.push(entry.close(close, &terms, &mut self.told));
     }
 
     /// The end of a round over the rings; `drained` tells that the data ring was empty. Finishes
@@ -533,6 +579,7 @@ impl Table {
         if let Some(mut entry) = self.entries.remove(&key) {
             entry.learn(&close.connection);
             let terms = terms(&self.settings, &self.identities, &self.listeners);
+            entry.leave(self.now_ns, &terms, &mut self.told);
             self.finished.push(entry.cut(close, &terms));
         }
     }
@@ -550,6 +597,7 @@ impl Table {
             {
                 entry.learn(&close.connection);
                 let terms = terms(&self.settings, &self.identities, &self.listeners);
+                entry.leave(self.now_ns, &terms, &mut self.told);
                 self.finished.push(entry.cut(close, &terms));
             }
         }

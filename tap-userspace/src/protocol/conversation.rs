@@ -284,6 +284,28 @@ impl Conversation {
         talk.stage = Stage::Over;
     }
 
+    /// Nobody hears any more of the connection, which may go on: what is under way is told as open,
+    /// so much of it.
+    pub fn leave(&mut self, now_ns: u64) -> u64 {
+        let talk = &mut self.talk;
+        let told = talk.exchanges.len();
+        if let Stage::Parsing(parser, _) = &mut talk.stage {
+            parser.finish(now_ns, &mut talk.exchanges);
+        }
+        talk.stage = Stage::Over;
+        let open = talk.exchanges.get_mut(told..).unwrap_or_default();
+        open.iter_mut().for_each(Exchange::leave_open);
+        open.len() as u64
+    }
+
+    /// Requests that their parser had no room for, since the last time.
+    pub fn crowded_out(&mut self) -> u64 {
+        match &mut self.talk.stage {
+            Stage::Parsing(parser, _) => parser.crowded_out(),
+            _ => 0,
+        }
+    }
+
     /// What was found since the last time.
     pub fn found(&mut self) -> SmallVec<[Found; 2]> {
         std::mem::take(&mut self.talk.found)
@@ -390,7 +412,13 @@ impl Talk {
         let mut piece = piece;
         for _ in 0..DEPTH {
             let side = self.side(direction);
-            self.gap |= matches!(piece, Piece::Missing(_)) && self.wants_head();
+            if matches!(piece, Piece::Missing(_)) && self.wants_head() {
+                if !self.gap && !self.truncated {
+                    // Lost on its way: as in a connection that was joined in the middle.
+                    self.tries = TRIES;
+                }
+                self.gap = true;
+            }
             let rest = match &mut self.stage {
                 Stage::Over => return,
                 Stage::Looking(_) => return self.look(direction, piece, at_ns),
@@ -545,7 +573,7 @@ impl Talk {
 }
 
 /// Whether the exchanges of a protocol are read.
-const fn is_read(protocol: Protocol) -> bool {
+pub const fn is_read(protocol: Protocol) -> bool {
     matches!(
         protocol,
         Protocol::Http1
