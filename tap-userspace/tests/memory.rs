@@ -95,9 +95,11 @@ impl Stage {
             told: 0,
         };
         stage.table.set_clock(stage.now, 0);
-        let header = stage.header(Kind::Open, Lane::Life, 0);
-        let open = Open { header, connection: connection(port) };
-        stage.record(&Record::Open(open));
+        if port != LOST {
+            let header = stage.header(Kind::Open, Lane::Life, 0);
+            let open = Open { header, connection: connection(port) };
+            stage.record(&Record::Open(open));
+        }
         stage
     }
 
@@ -254,6 +256,9 @@ const GET: [u8; 3] = [0x82, 0x86, 0x84];
 /// Bytes that an endless thing goes on for: far more than any bound.
 const ENDLESS: usize = 8 << 20;
 
+/// Port of a server of which no open came: nobody knows whose the exchanges are.
+const LOST: u16 = 0;
+
 /// A server's port, and what the ends of a connection to it do.
 type Case = (&'static str, u16, fn(&mut Stage));
 
@@ -306,6 +311,13 @@ const HTTP: &[Case] = &[
     ("segments beyond a hole", 80, |stage| {
         for at in 0..2000u64 {
             stage.seen(RECEIVE, 10 + 4000 * at, 0, &[b'x'; 4000]);
+        }
+    }),
+    ("exchanges of nobody", LOST, |stage| {
+        let request = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(8000));
+        for _ in 0..1000 {
+            stage.client(request.as_bytes());
+            stage.server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
         }
     }),
     ("endless frames of a WebSocket", 80, |stage| {

@@ -21,7 +21,7 @@ use crate::{
     protocol::{
         Protocol,
         conversation::{self, Captured, Conversation, Found, Interest},
-        exchange::Message,
+        exchange::{Exchange, Message},
     },
 };
 
@@ -211,11 +211,13 @@ impl Entry {
     }
 
     /// What the ends have said to one another since the last time, and whether the kernel side
-    /// should capture otherwise from now on.
+    /// should capture otherwise from now on. Under load data may come before its open; then
+    /// exchanges wait for it, as it tells whose they are.
     pub fn transactions(&mut self, terms: &Terms<'_>, out: &mut Told) -> Option<Interest> {
         let conversation = self.conversation.as_deref_mut()?;
         let interest = conversation.interest();
-        let exchanges = conversation.exchanges();
+        let wait = !self.known && conversation.waiting() <= conversation::WAITING_MAX;
+        let exchanges = if wait { Vec::new() } else { conversation.exchanges() };
         let crowded_out = conversation.crowded_out();
         for found in conversation.found() {
             self.found(found);
@@ -224,6 +226,18 @@ impl Entry {
             return None;
         }
         out.exchanges.crowded_out += crowded_out;
+        if self.known {
+            self.tell(exchanges, terms, out);
+        } else {
+            out.exchanges.nameless += exchanges.len() as u64;
+        }
+        let changed = interest != self.interest;
+        self.interest = interest;
+        changed.then_some(interest)
+    }
+
+    /// Tells exchanges, whose ends are known by now.
+    fn tell(&mut self, exchanges: Vec<Exchange>, terms: &Terms<'_>, out: &mut Told) {
         out.exchanges.told += exchanges.len() as u64;
         for mut exchange in exchanges {
             exchange.began_ns = self.wall(exchange.began_ns);
@@ -238,23 +252,33 @@ impl Entry {
             out.transactions.push(Transaction { about, number: self.transactions, exchange });
             self.transactions += 1;
         }
-        let changed = interest != self.interest;
-        self.interest = interest;
-        changed.then_some(interest)
+    }
+
+    /// Exchanges that nobody will ever know whose they are.
+    fn forget_nameless(&mut self, out: &mut Told) {
+        if let Some(conversation) = &mut self.conversation
+            && !self.known
+        {
+            out.exchanges.nameless += conversation.exchanges().len() as u64;
+        }
     }
 
     /// The connection is over as far as its exchanges are concerned.
     fn end_conversation(&mut self, close: &Close, terms: &Terms<'_>, out: &mut Told) {
-        let Some(conversation) = &mut self.conversation else { return };
-        conversation.end(close.bytes, close.last_ns, close.header.time_ns);
-        let client = conversation.client();
-        self.transactions(terms, out);
-        out.unknown += u64::from(self.protocol.is_none());
-        let is_read = terms.parse && self.protocol.is_some_and(conversation::is_read);
-        if is_read
-            && self.lost
-            && let Some(client) = client
-        {
+        let mut client = match self.role_by_flags() {
+            Some(Role::Server) => record::RECEIVE,
+            _ => record::TRANSMIT,
+        };
+        if let Some(conversation) = &mut self.conversation {
+            conversation.end(close.bytes, close.last_ns, close.header.time_ns);
+            client = conversation.client().unwrap_or(client);
+            self.transactions(terms, out);
+            self.forget_nameless(out);
+            out.unknown += u64::from(self.protocol.is_none());
+        }
+        // What is unknown may have been anything.
+        let is_read = terms.parse && self.protocol.is_none_or(conversation::is_read);
+        if is_read && self.lost {
             let turns = u64::from(close.turns[client]);
             out.exchanges.turns_untold += turns.saturating_sub(self.transactions.into());
         }
@@ -265,6 +289,7 @@ impl Entry {
         let Some(conversation) = &mut self.conversation else { return };
         out.exchanges.open += conversation.leave(now_ns);
         self.transactions(terms, out);
+        self.forget_nameless(out);
         out.unknown += u64::from(self.protocol.is_none());
     }
 

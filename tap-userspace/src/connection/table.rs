@@ -82,6 +82,8 @@ pub struct Exchanges {
     pub open: u64,
     /// Requests that their parser had no room to keep until their response came.
     pub crowded_out: u64,
+    /// Exchanges of connections of which nobody has told whose they are.
+    pub nameless: u64,
     /// Header fields beyond what one exchange may have.
     pub fields_dropped: u64,
     /// Turns of clients that no exchange came of, on connections that records were lost of. Where
@@ -91,11 +93,12 @@ pub struct Exchanges {
 
 impl Exchanges {
     /// Names and values.
-    pub const fn all(&self) -> [(&'static str, u64); 5] {
+    pub const fn all(&self) -> [(&'static str, u64); 6] {
         [
             ("told", self.told),
             ("open", self.open),
             ("crowded_out", self.crowded_out),
+            ("nameless", self.nameless),
             ("fields_dropped", self.fields_dropped),
             ("turns_untold", self.turns_untold),
         ]
@@ -257,6 +260,7 @@ impl Table {
         } else if self.ownerless.len() < self.settings.capacity {
             self.ownerless.push_back((self.now_ns, key));
         }
+        self.tell(key);
         self.finish_if_complete(key);
     }
 
@@ -276,6 +280,16 @@ impl Table {
             entry.process = process.cloned();
         }
         self.finish_if_complete(key);
+    }
+
+    /// Tells what the ends of a connection have said to one another since the last time.
+    fn tell(&mut self, key: Key) {
+        let terms = terms(&self.settings, &self.identities, &self.listeners);
+        if let Some(entry) = self.entries.get_mut(&key)
+            && let Some(interest) = entry.transactions(&terms, &mut self.told)
+        {
+            self.interests.push((key, interest));
+        }
     }
 
     fn data(&mut self, data: &Data, payload: &[u8], process: Option<&Arc<Process>>) {
@@ -379,6 +393,8 @@ impl Table {
             entry.leave(self.now_ns, &terms, &mut self.told);
             self.finished.push(entry.give_up(key.0, self.now_ns, lost, &terms));
         } else {
+            let terms = terms(&self.settings, &self.identities, &self.listeners);
+            entry.leave(self.now_ns, &terms, &mut self.told);
             self.counts.nameless += 1;
         }
     }
@@ -457,6 +473,13 @@ impl Table {
     /// had: they may send turn records again.
     pub fn snapshot(&mut self, snapshot: &[Close]) -> Vec<(Header, u32)> {
         self.reconcile(snapshot);
+        for close in snapshot {
+            // Its open was lost.
+            if let Some(entry) = self.entries.get_mut(&key(&close.header)).filter(|it| !it.known) {
+                entry.learn(&close.connection);
+                self.tell(key(&close.header));
+            }
+        }
         let mut renewed = Vec::new();
         let due_before = self.now_ns.saturating_sub(self.settings.max_age_ns);
         let mut due = HashSet::new();
@@ -503,8 +526,7 @@ impl Table {
             self.finished.push(entry.give_up(key.0, self.now_ns, lost, &terms));
             self.ages.push_back((self.now_ns, key));
         } else {
-            self.entries.remove(&key);
-            self.counts.nameless += 1;
+            self.push_out(key);
         }
     }
 

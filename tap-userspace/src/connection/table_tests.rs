@@ -364,7 +364,7 @@ const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 /// What became of the exchanges, in the order of [`Exchanges`].
-fn became(bench: &Bench) -> [u64; 5] {
+fn became(bench: &Bench) -> [u64; 6] {
     bench.table.counts().exchanges.all().map(|(_, count)| count)
 }
 
@@ -395,7 +395,7 @@ fn exchanges_under_way_are_told_as_open_when_nobody_hears_on() {
         });
         let expected = [(Some(200), None), (None, Some(Trouble::Open))];
         assert_eq!(troubles.collect::<Vec<_>>(), expected, "{number}");
-        assert_eq!(became(&bench), [2, 1, 0, 0, 0], "{number}");
+        assert_eq!(became(&bench), [2, 1, 0, 0, 0, 0], "{number}");
         assert_eq!(bench.one().state, State::Open);
     }
 }
@@ -408,7 +408,7 @@ fn a_request_that_the_close_leaves_unanswered_has_no_response() {
     let told = bench.table.take_transactions();
     let Message::Http(http) = &told[0].exchange.message else { panic!("{told:?}") };
     assert_eq!((told.len(), http.error), (1, Some(Trouble::NoResponse)));
-    assert_eq!(became(&bench), [1, 0, 0, 0, 0]);
+    assert_eq!(became(&bench), [1, 0, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -443,20 +443,59 @@ fn requests_that_were_lost_are_counted_by_their_turns() {
 }
 
 #[test]
+fn exchanges_wait_for_the_open_that_tells_whose_they_are() {
+    let tell: [fn(&mut Bench); 3] = [
+        |bench| bench.open(2),
+        // The open was lost.
+        |bench| bench.close(2, [38, 19], [2, 1, 1]),
+        |bench| drop(bench.table.snapshot(&[bench.close_record(2, [38, 19], [2, 1, 1])])),
+    ];
+    for (number, tell) in tell.into_iter().enumerate() {
+        let mut bench = reading();
+        bench.turn(2, Lane::Transmit, 0, REQUEST);
+        bench.turn(2, Lane::Receive, 0, RESPONSE);
+        assert_eq!(bench.table.take_transactions().len(), 0, "{number}");
+        tell(&mut bench);
+        bench.at(1200);
+        bench.table.tick(true);
+        let told = bench.table.take_transactions();
+        assert_eq!(told.len(), 1, "{number}");
+        let about = &told[0].about;
+        assert_eq!((about.role, about.local.1, about.peer.1), (Role::Client, 40_000, 80));
+        assert_eq!(became(&bench), [1, 0, 0, 0, 0, 0], "{number}");
+    }
+}
+
+#[test]
+fn exchanges_of_which_nobody_tells_whose_they_are_do_not_pile_up() {
+    let mut bench = reading();
+    let exchanges = 5000;
+    for number in 0..exchanges {
+        bench.turn(2, Lane::Transmit, number * REQUEST.len() as u64, REQUEST);
+        bench.turn(2, Lane::Receive, number * RESPONSE.len() as u64, RESPONSE);
+    }
+    let nameless = bench.table.counts().exchanges.nameless;
+    assert!((1..exchanges).contains(&nameless), "{nameless}");
+    bench.table.flush(&[]);
+    assert_eq!(became(&bench), [0, 0, 0, exchanges, 0, 0]);
+    assert_eq!(bench.table.counts().nameless, 1);
+}
+
+#[test]
 fn requests_and_fields_without_room_are_counted() {
     let mut bench = reading();
     let field = b"x-field: value\r\n".repeat(Headers::FIELDS_MAX + 7);
     let request = [b"GET /a HTTP/1.1\r\n", &field[..], b"\r\n"].concat();
     bench.turn(1, Lane::Transmit, 0, &request);
     bench.turn(1, Lane::Receive, 0, RESPONSE);
-    assert_eq!(became(&bench), [1, 0, 0, 7, 0]);
+    assert_eq!(became(&bench), [1, 0, 0, 0, 7, 0]);
     // A client that pipelines without end and is never answered.
     let mut at = request.len() as u64;
     for _ in 0..OUTSTANDING_MAX + 5 {
         bench.turn(1, Lane::Transmit, at, REQUEST);
         at += REQUEST.len() as u64;
     }
-    assert_eq!(became(&bench), [6, 0, 5, 7, 0]);
+    assert_eq!(became(&bench), [6, 0, 5, 0, 7, 0]);
 }
 
 #[test]

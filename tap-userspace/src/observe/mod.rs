@@ -212,8 +212,14 @@ mod tests {
 
     #[test]
     fn what_is_counted_reaches_the_line_and_the_page() {
-        let exchanges =
-            Exchanges { told: 1, open: 2, crowded_out: 3, fields_dropped: 4, turns_untold: 5 };
+        let exchanges = Exchanges {
+            told: 1,
+            open: 2,
+            crowded_out: 3,
+            nameless: 13,
+            fields_dropped: 4,
+            turns_untold: 5,
+        };
         let table =
             Counts { unknown: 6, exchanges, dns_refused: [7, 8, 9, 10, 11], ..Counts::default() };
         let picture = Picture { table, verdicts_refused: 12, ..Picture::default() };
@@ -222,6 +228,7 @@ mod tests {
             ("/exchanges/told", "tap_exchange_events_total{event=\"told\"}", 1),
             ("/exchanges/open", "tap_exchange_events_total{event=\"open\"}", 2),
             ("/exchanges/crowded_out", "tap_exchange_events_total{event=\"crowded_out\"}", 3),
+            ("/exchanges/nameless", "tap_exchange_events_total{event=\"nameless\"}", 13),
             ("/exchanges/fields_dropped", "tap_exchange_events_total{event=\"fields_dropped\"}", 4),
             ("/exchanges/turns_untold", "tap_exchange_events_total{event=\"turns_untold\"}", 5),
             ("/table/unknown", "tap_connection_events_total{event=\"unknown\"}", 6),

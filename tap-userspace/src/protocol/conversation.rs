@@ -298,6 +298,12 @@ impl Conversation {
         open.len() as u64
     }
 
+    /// Heap bytes of the exchanges that are over and were not taken yet.
+    pub fn waiting(&self) -> usize {
+        let each = |exchange: &Exchange| size_of::<Exchange>() + exchange.memory();
+        self.talk.exchanges.iter().map(each).sum()
+    }
+
     /// Requests that their parser had no room for, since the last time.
     pub fn crowded_out(&mut self) -> u64 {
         match &mut self.talk.stage {
@@ -613,9 +619,12 @@ fn parser_of(protocol: Protocol, joined: bool) -> Option<(Box<dyn Parser>, Inter
     })
 }
 
+/// Heap bytes of exchanges that may wait until it is known whose they are.
+pub const WAITING_MAX: usize = 1 << 20;
+
 /// Heap bytes that one conversation may hold: its parser's (PostgreSQL's is the largest), what both
-/// streams hold back, and what is kept of its beginning.
-pub const MEMORY_MAX: usize = (5 << 20) / 2;
+/// streams hold back, what is kept of its beginning, and exchanges that wait.
+pub const MEMORY_MAX: usize = (5 << 20) / 2 + WAITING_MAX;
 
 #[doc(hidden)]
 pub fn fuzz_conversation(bytes: &[u8]) {
