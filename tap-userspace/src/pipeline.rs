@@ -271,8 +271,11 @@ impl Tracer {
         self.record(&Frame::Snapshot(bytes.clone()));
         for (header, turns) in self.table.snapshot(&closes(&bytes)) {
             let limit = tap_common::limits::TURNS_DEFAULT;
-            let verdict =
-                Verdict { generation: header.generation, turns: turns + limit, payload: 0 };
+            let verdict = Verdict {
+                generation: header.generation,
+                turns: turns.saturating_add(limit),
+                payload: 0,
+            };
             // A full map means that the new segment's turns are only counted.
             let told = self.probes.verdicts.insert(header.cookie, Plain(verdict), 0);
             self.picture.verdicts_refused += u64::from(told.is_err());

@@ -557,9 +557,9 @@ impl Entry {
             events.push(Event { time_ns: end_ns, what: What::Error });
         }
         let room = terms.event_limit.saturating_sub(1);
-        let mut dropped = self.turns_not_recorded(close, recorded) + self.unkept;
+        let mut dropped = self.turns_not_recorded(close, recorded).saturating_add(self.unkept);
         if events.len() > room {
-            dropped += (events.len() - room) as u32;
+            dropped = dropped.saturating_add((events.len() - room) as u32);
             events.truncate(room);
         }
         events.push(Event { time_ns: end_ns, what: What::Close });
@@ -591,7 +591,7 @@ impl Entry {
             return 0;
         }
         let all = [0, 1].map(|way| close.turns[way].saturating_sub(self.base.turns[way]));
-        (all[0] + all[1]).saturating_sub(recorded)
+        all[0].saturating_add(all[1]).saturating_sub(recorded)
     }
 
     const fn wall(&self, mono_ns: u64) -> u64 {

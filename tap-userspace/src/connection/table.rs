@@ -367,9 +367,11 @@ impl Table {
         })
     }
 
-    /// The oldest goes.
+    /// The oldest goes; where all are closed and only wait for records, the one that closed first.
     fn evict(&mut self) {
-        while let Some((_, key)) = self.ages.pop_front() {
+        let Self { ages, waiting, .. } = self;
+        let aged = std::iter::from_fn(|| ages.pop_front().map(|(_, key)| key));
+        for key in aged.chain(std::iter::from_fn(|| waiting.pop_front())) {
             if self.entries.contains_key(&key) {
                 self.push_out(key);
                 self.counts.evicted += 1;
@@ -492,7 +494,7 @@ impl Table {
         }
         for close in snapshot {
             if due.remove(&key(&close.header)) && self.cut(close) {
-                renewed.push((close.header, close.turns[0] + close.turns[1]));
+                renewed.push((close.header, close.turns[0].saturating_add(close.turns[1])));
             }
         }
         // What the kernel has no state for: idle since before tap.
