@@ -86,7 +86,8 @@ fn measure(path: &Path, runs: usize) -> Value {
     let mut before = 0.0;
     let shares = each.map(|until| until - std::mem::replace(&mut before, until));
     let bytes = told.bytes / count;
-    print!("{name:<20} {count:>12} {:>8.0} {bytes:>7}", before);
+    let whole = before;
+    print!("{name:<20} {count:>12} {whole:>8.0} {bytes:>7}");
     shares.iter().for_each(|share| print!(" {share:>13.0}"));
     println!();
     let stages: Value =
@@ -94,7 +95,7 @@ fn measure(path: &Path, runs: usize) -> Value {
     json!({
         "recording": name,
         "transactions": count,
-        "ns_per_transaction": before,
+        "ns_per_transaction": whole,
         "encoded_bytes_per_transaction": bytes,
         "ns_per_stage": stages,
     })

@@ -69,7 +69,7 @@ pub fn fuzz_retold(bytes: &[u8]) {
         capacity: CAPACITY,
         max_age_ns: 50_000,
         event_limit: 16,
-        parse: bytes.len() % 4 != 0,
+        parse: !bytes.len().is_multiple_of(4),
         self_tgid: 7,
     };
     let table = Table::new(settings, Identities::new(&Config::default().trace, false));

@@ -4,6 +4,9 @@
 //! It reads no clock and asks nobody: the same input gives the same output, which is what makes a
 //! recording replayable.
 
+mod counts;
+mod segments;
+
 use std::{
     collections::{HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
@@ -13,6 +16,7 @@ use std::{
 use hashbrown::HashMap;
 use tap_common::record::{self, Close, Data, Dns, Header, Lane, Open, Owner, flags};
 
+pub use self::counts::{Counts, Exchanges};
 use super::{
     entry::{Entry, Terms, Told, address},
     identity::Identities,
@@ -20,10 +24,7 @@ use super::{
     transaction::Transaction,
 };
 use crate::{
-    enrich::{
-        names::{Names, Refused},
-        process::Process,
-    },
+    enrich::{names::Names, process::Process},
     protocol::conversation::Interest,
     source::decode::Record,
 };
@@ -52,57 +53,6 @@ pub struct Settings {
     pub parse: bool,
     /// The process whose connections are not traced: tap itself. 0 for none.
     pub self_tgid: u32,
-}
-
-/// What the table did that is no connection. All are totals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Connections that went because the table was full.
-    pub evicted: u64,
-    /// Connections of tap itself, seen before their owner was known.
-    pub own: u64,
-    /// Entries that never got an open or close, and so have no ends to name.
-    pub nameless: u64,
-    /// Closes that were lost, and found by a snapshot.
-    pub closes_found: u64,
-    /// Connections that ended and had said something of which the protocol is not known.
-    pub unknown: u64,
-    /// What became of exchanges.
-    pub exchanges: Exchanges,
-    /// DNS messages that told nothing, by [`Refused::REASONS`].
-    pub dns_refused: [u64; Refused::REASONS.len()],
-}
-
-/// What became of the exchanges of all connections. All are totals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Exchanges {
-    /// Told.
-    pub told: u64,
-    /// Of these, told before they were over because tap left or its source ended.
-    pub open: u64,
-    /// Requests that their parser had no room to keep until their response came.
-    pub crowded_out: u64,
-    /// Exchanges of connections of which nobody has told whose they are.
-    pub nameless: u64,
-    /// Header fields beyond what one exchange may have.
-    pub fields_dropped: u64,
-    /// Turns of clients that no exchange came of, on connections that records were lost of. Where
-    /// requests go one after another, each in one turn, these are the requests that were lost.
-    pub turns_untold: u64,
-}
-
-impl Exchanges {
-    /// Names and values.
-    pub const fn all(&self) -> [(&'static str, u64); 6] {
-        [
-            ("told", self.told),
-            ("open", self.open),
-            ("crowded_out", self.crowded_out),
-            ("nameless", self.nameless),
-            ("fields_dropped", self.fields_dropped),
-            ("turns_untold", self.turns_untold),
-        ]
-    }
 }
 
 /// Socket cookie and generation.
@@ -456,101 +406,6 @@ impl Table {
         }
     }
 
-    /// Whether some connection is older than a segment may be, so that a snapshot is wanted.
-    pub fn wants_segments(&mut self) -> bool {
-        while let Some(&(since, key)) = self.ages.front() {
-            if self.now_ns.saturating_sub(since) < self.settings.max_age_ns {
-                return false;
-            }
-            if self.entries.contains_key(&key) {
-                return true;
-            }
-            self.ages.pop_front();
-        }
-        false
-    }
-
-    /// Takes in a snapshot of all open connections: ends the segments that are due, and finds
-    /// closes that were lost. Says which connections began a new segment, and how many turns each
-    /// had: they may send turn records again.
-    pub fn snapshot(&mut self, snapshot: &[Close]) -> Vec<(Header, u32)> {
-        self.reconcile(snapshot);
-        for close in snapshot {
-            // Its open was lost.
-            if let Some(entry) = self.entries.get_mut(&key(&close.header)).filter(|it| !it.known) {
-                entry.learn(&close.connection);
-                self.tell(key(&close.header));
-            }
-        }
-        let mut renewed = Vec::new();
-        let due_before = self.now_ns.saturating_sub(self.settings.max_age_ns);
-        let mut due = HashSet::new();
-        while let Some(&(since, key)) = self.ages.front() {
-            if since > due_before {
-                break;
-            }
-            self.ages.pop_front();
-            due.insert(key);
-        }
-        for close in snapshot {
-            if due.remove(&key(&close.header)) && self.cut(close) {
-                renewed.push((close.header, close.turns[0].saturating_add(close.turns[1])));
-            }
-        }
-        // What the kernel has no state for: idle since before tap.
-        for key in due {
-            self.cut_without_word(key);
-        }
-        renewed
-    }
-
-    fn cut(&mut self, close: &Close) -> bool {
-        let key = key(&close.header);
-        let terms = terms(&self.settings, &self.identities, &self.listeners);
-        let Some(entry) = self.entries.get_mut(&key) else { return false };
-        if entry.closing.is_some() {
-            return false;
-        }
-        entry.learn(&close.connection);
-        self.finished.push(entry.cut(close, &terms));
-        self.ages.push_back((self.now_ns, key));
-        true
-    }
-
-    fn cut_without_word(&mut self, key: Key) {
-        let terms = terms(&self.settings, &self.identities, &self.listeners);
-        let Some(entry) = self.entries.get_mut(&key) else { return };
-        if entry.closing.is_some() {
-            return;
-        }
-        if entry.known {
-            let lost = entry.in_storage;
-            self.finished.push(entry.give_up(key.0, self.now_ns, lost, &terms));
-            self.ages.push_back((self.now_ns, key));
-        } else {
-            self.push_out(key);
-        }
-    }
-
-    /// An entry that the kernel must have state for, and has none, is closed: its close was lost.
-    /// The snapshot is as new as the records read so far, so a connection that opened since is
-    /// spared by its age.
-    fn reconcile(&mut self, snapshot: &[Close]) {
-        let open: HashSet<_> = snapshot.iter().map(|close| key(&close.header)).collect();
-        let settled = self.now_ns.saturating_sub(LINGER_NS * 20);
-        let is_lost = |key: &Key, entry: &Entry| {
-            let quiet = entry.closing.is_none() && entry.since_ns < settled;
-            entry.in_storage && quiet && !open.contains(key)
-        };
-        let entries = self.entries.iter();
-        let lost: Vec<Key> =
-            entries.filter(|(key, entry)| is_lost(key, entry)).map(|(key, _)| *key).collect();
-        for key in lost {
-            self.counts.closes_found += 1;
-            self.push_out(key);
-        }
-    }
-
     /// Takes in a connection from the host's list of sockets: one that is older than tap, or an
     /// owner for one that has none.
     pub fn listed(&mut self, listed: &Open, process: Option<Arc<Process>>) {
@@ -595,40 +450,6 @@ impl Table {
     pub fn listens(&mut self, address: IpAddr, port: u16) {
         self.was_listed = true;
         self.listeners.insert((address, port));
-    }
-
-    /// A connection that its source follows no further goes out with what that says of it.
-    pub fn give_up(&mut self, close: &Close) {
-        let key = key(&close.header);
-        if let Some(mut entry) = self.entries.remove(&key) {
-            entry.learn(&close.connection);
-            let terms = terms(&self.settings, &self.identities, &self.listeners);
-            entry.leave(self.now_ns, &terms, &mut self.told);
-            self.finished.push(entry.cut(close, &terms));
-        }
-    }
-
-    /// The end: everything that is open goes out with what the last snapshot says of it.
-    pub fn flush(&mut self, snapshot: &[Close]) {
-        for (_, key) in std::mem::take(&mut self.own) {
-            self.counts.own += u64::from(self.entries.remove(&key).is_some());
-        }
-        for close in snapshot {
-            // A connect in progress has sent no record yet: its entry is made here.
-            let key = key(&close.header);
-            if self.entry(key).closing.is_none()
-                && let Some(mut entry) = self.entries.remove(&key)
-            {
-                entry.learn(&close.connection);
-                let terms = terms(&self.settings, &self.identities, &self.listeners);
-                entry.leave(self.now_ns, &terms, &mut self.told);
-                self.finished.push(entry.cut(close, &terms));
-            }
-        }
-        let rest: Vec<Key> = self.entries.keys().copied().collect();
-        for key in rest {
-            self.push_out(key);
-        }
     }
 }
 

@@ -332,6 +332,19 @@ fn a_full_table_lets_the_oldest_go() {
 }
 
 #[test]
+fn a_table_full_of_closed_connections_lets_the_first_go() {
+    let mut bench = Bench::new();
+    for cookie in 0..150 {
+        bench.open(cookie);
+        // A record is missing, so that the entry waits; a snapshot takes it out of the ages.
+        bench.close(cookie, [5, 0], [2, 1, 0]);
+        bench.at(100_000 + cookie);
+        bench.table.snapshot(&[]);
+    }
+    assert_eq!((bench.table.len(), bench.table.counts().evicted), (100, 50));
+}
+
+#[test]
 fn taps_own_connections_do_not_come_out() {
     let mut bench = Bench::new();
     bench.open(1);
