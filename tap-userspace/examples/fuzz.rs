@@ -4,20 +4,22 @@
 use std::{
     fs,
     panic::catch_unwind,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use tap_userspace::{
-    enrich::names::fuzz_names,
+    connection::retold::fuzz_retold,
+    enrich::{names::fuzz_names, process::fuzz_process, sockets::fuzz_sockets},
     policy::redact::fuzz_redact,
+    probe::cgroup::fuzz_mounts,
     protocol::{
         conversation::fuzz_conversation, detect::fuzz_detect, http1::fuzz_http1, http2::fuzz_http2,
         kafka::fuzz_kafka, mysql::fuzz_mysql, postgres::fuzz_postgres, redis::fuzz_redis,
         sql::fuzz_sql, starttls::fuzz_starttls, stream::fuzz_stream, tls::fuzz_handshake,
         websocket::fuzz_websocket,
     },
-    source::{capture::fuzz_capture, decode::fuzz_decode},
+    source::{capture::fuzz_capture, decode::fuzz_decode, file::fuzz_recording},
 };
 
 /// A reader of raw input.
@@ -32,11 +34,16 @@ const TARGETS: &[Target] = &[
     ("http1", fuzz_http1),
     ("http2", fuzz_http2),
     ("kafka", fuzz_kafka),
+    ("mounts", fuzz_mounts),
     ("mysql", fuzz_mysql),
     ("names", fuzz_names),
     ("postgres", fuzz_postgres),
+    ("process", fuzz_process),
+    ("recording", fuzz_recording),
     ("redact", fuzz_redact),
     ("redis", fuzz_redis),
+    ("retold", fuzz_retold),
+    ("sockets", fuzz_sockets),
     ("sql", fuzz_sql),
     ("starttls", fuzz_starttls),
     ("stream", fuzz_stream),
@@ -48,16 +55,19 @@ const LONGEST: usize = 64 << 10;
 
 fn main() {
     let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(10);
+    println!("{seconds} s for each of {}", TARGETS.len());
+    feed(|_, begin| begin.elapsed() < Duration::from_secs(seconds));
+}
+
+/// Feeds every target while `more` says so, which is told how many runs there were and since when.
+pub fn feed(more: impl Fn(u64, Instant) -> bool) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut seeds = Vec::new();
     collect(&root.join("tests/fixtures"), &mut seeds);
+    assert!(!seeds.is_empty(), "no real bytes in {}", root.display());
     let kept = root.join("target/fuzz");
-    println!("{} seeds of real bytes, {seconds} s for each of {}", seeds.len(), TARGETS.len());
-    let mut failed = false;
-    for target in TARGETS {
-        failed |= !run(target, &seeds, Duration::from_secs(seconds), &kept);
-    }
-    assert!(!failed, "some input made a reader panic: see above");
+    let bad = TARGETS.iter().filter(|target| !run(target, &seeds, &more, &kept)).count();
+    assert!(bad == 0, "some input made {bad} readers panic: see above");
 }
 
 /// Every file below, as it is.
@@ -72,12 +82,17 @@ fn collect(folder: &Path, seeds: &mut Vec<Vec<u8>>) {
     }
 }
 
-/// Feeds one target for `time`; false if it panicked.
-fn run((name, target): &Target, seeds: &[Vec<u8>], time: Duration, kept: &PathBuf) -> bool {
+/// Feeds one target; false if it panicked.
+fn run(
+    (name, target): &Target,
+    seeds: &[Vec<u8>],
+    more: impl Fn(u64, Instant) -> bool,
+    kept: &Path,
+) -> bool {
     let mut noise = Noise(0x7461_7000 | name.len() as u64);
     let (begin, mut runs) = (Instant::now(), 0u64);
     let mut input = Vec::new();
-    while begin.elapsed() < time {
+    while more(runs, begin) {
         input.clear();
         match seeds.get(noise.below(seeds.len() as u64 + 1)) {
             Some(seed) => input.extend_from_slice(seed),
@@ -92,7 +107,8 @@ fn run((name, target): &Target, seeds: &[Vec<u8>], time: Duration, kept: &PathBu
         }
         runs += 1;
     }
-    println!("{name:<14} {runs:>10} runs, {:>8.0} a second", runs as f64 / time.as_secs_f64());
+    let rate = runs as f64 / begin.elapsed().as_secs_f64();
+    println!("{name:<14} {runs:>10} runs, {rate:>8.0} a second");
     true
 }
 

@@ -187,7 +187,7 @@ impl Tracer {
     }
 
     /// Tells the kernel side what to capture of connections whose protocol is known now. Where its
-    /// table is full, it goes on as it does.
+    /// table is full, it goes on as it does, which is counted.
     fn tell_kernel(&mut self) {
         let (interests, forgotten) = self.table.take_interests();
         for ((cookie, generation), interest) in interests {
@@ -198,7 +198,8 @@ impl Tracer {
             };
             let turns = tap_common::limits::TURNS_DEFAULT;
             let verdict = Verdict { generation, turns, payload };
-            let _ = self.probes.verdicts.insert(cookie, Plain(verdict), 0);
+            let told = self.probes.verdicts.insert(cookie, Plain(verdict), 0);
+            self.picture.verdicts_refused += u64::from(told.is_err());
         }
         for cookie in forgotten {
             // Mostly the kernel side has taken it out.
@@ -268,10 +269,14 @@ impl Tracer {
         self.record(&Frame::Snapshot(bytes.clone()));
         for (header, turns) in self.table.snapshot(&closes(&bytes)) {
             let limit = tap_common::limits::TURNS_DEFAULT;
-            let verdict =
-                Verdict { generation: header.generation, turns: turns + limit, payload: 0 };
+            let verdict = Verdict {
+                generation: header.generation,
+                turns: turns.saturating_add(limit),
+                payload: 0,
+            };
             // A full map means that the new segment's turns are only counted.
-            let _ = self.probes.verdicts.insert(header.cookie, Plain(verdict), 0);
+            let told = self.probes.verdicts.insert(header.cookie, Plain(verdict), 0);
+            self.picture.verdicts_refused += u64::from(told.is_err());
         }
         self.hand_over();
     }

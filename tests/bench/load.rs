@@ -38,13 +38,14 @@ pub struct Sample {
 pub struct Nginx {
     child: Child,
     port: u16,
+    http2: u16,
     _home: tempfile::TempDir,
 }
 
 impl Nginx {
     pub fn start() -> Result<Self> {
         let home = tempfile::tempdir()?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let [port, http2] = free_ports()?;
         let folder = home.path().display();
         let config = format!(
             "worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error;\n\
@@ -52,7 +53,8 @@ impl Nginx {
              http {{ access_log off; keepalive_requests 1000000000;\n\
              client_body_temp_path {folder}/a; proxy_temp_path {folder}/b;\n\
              fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;\n\
-             server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ return 200 'hello\\n'; }} }} }}\n"
+             server {{ listen 127.0.0.1:{port} backlog=4096; listen 127.0.0.1:{http2} http2;\n\
+             location / {{ return 200 'hello\\n'; }} }} }}\n"
         );
         let path = home.path().join("nginx.conf");
         std::fs::write(&path, config)?;
@@ -67,7 +69,12 @@ impl Nginx {
             anyhow::ensure!(Instant::now() < until, "nginx does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(Self { child, port, _home: home })
+        Ok(Self { child, port, http2, _home: home })
+    }
+
+    /// Where it speaks HTTP/1.1, and HTTP/2 without TLS.
+    pub const fn ports(&self) -> [u16; 2] {
+        [self.port, self.http2]
     }
 
     /// Requests a second over connections that stay.
@@ -131,6 +138,12 @@ impl Drop for Nginx {
         unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
         drop(self.child.wait());
     }
+}
+
+/// Two ports that nobody listens on.
+fn free_ports() -> Result<[u16; 2]> {
+    let held = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    Ok([held[0].local_addr()?.port(), held[1].local_addr()?.port()])
 }
 
 /// CPU time of the whole host so far, by proc_stat(5).

@@ -1,9 +1,11 @@
-//! What tap costs: `cargo xtask bench wire`. A report, not a test: each run with tap lies between
+//! What tap costs: `cargo xtask bench wire`, `idle`; and recordings of real programs for
+//! `cargo xtask bench protocol` (`tap-userspace/examples/protocol.rs`). A report, not a test: each run with tap lies between
 //! two without, because machines change speed from minute to minute; the median pair is what
 //! counts. Load goes to a server of its own on loopback and is bounded in time.
 
 mod load;
 mod programs;
+mod recordings;
 mod report;
 
 use std::{
@@ -26,15 +28,16 @@ const SETTLE: Duration = Duration::from_millis(1500);
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let what = arguments.next().context("say what to measure: wire or idle")?;
+    let what = arguments.next().context("say what to measure: wire, idle or recordings")?;
     let number = |text: Option<String>, default: usize| {
         text.map_or(Ok(default), |text| text.parse().context("give a number"))
     };
     match what.as_str() {
         "wire" => wire(number(arguments.next(), 7)?),
         "idle" => idle(number(arguments.next(), 50_000)?),
+        "recordings" => recordings::make(&target()?.join("bench/recordings")),
         "hold" => load::hold(number(arguments.next(), 0)?, number(arguments.next(), 0)?),
-        other => bail!("`{other}` is nothing to measure: wire or idle"),
+        other => bail!("`{other}` is nothing to measure: wire, idle or recordings"),
     }
 }
 
@@ -138,14 +141,29 @@ pub struct Tap {
 impl Tap {
     /// Starts it, exporting to `collector`, and waits until it runs.
     pub fn start(collector: &Collector) -> Result<Self> {
+        Self::run("run", |command| {
+            command
+                .env("OTEL_TRACES_EXPORTER", "otlp")
+                .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{}", collector.port));
+        })
+    }
+
+    /// Starts one that records to `file` what there is with log records on.
+    pub fn record(file: &Path) -> Result<Self> {
+        Self::run("record", |command| {
+            command.arg(file).env("OTEL_LOGS_EXPORTER", "console");
+        })
+    }
+
+    fn run(what: &str, more: impl FnOnce(&mut Command)) -> Result<Self> {
         let binary = std::env::var_os("TAP_BIN")
             .map_or_else(|| Ok(target()?.join("release/tap")), |path| anyhow::Ok(path.into()))?;
         let admin = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let log = File::create(target()?.join("bench-tap.log"))?;
-        let child = Command::new(&binary)
-            .args(["run", "--admin", &format!("127.0.0.1:{admin}")])
-            .env("OTEL_TRACES_EXPORTER", "otlp")
-            .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{}", collector.port))
+        let mut command = Command::new(&binary);
+        command.args(["--admin", &format!("127.0.0.1:{admin}"), what]);
+        more(&mut command);
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

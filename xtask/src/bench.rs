@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: builds the daemon and the benchmark, and runs it as root. What is measured
 //! and how stands in `tests/bench`.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -34,33 +35,64 @@ pub enum What {
         #[arg(long, default_value_t = 5)]
         pairs: u32,
     },
+    /// What a transaction costs the daemon, from recordings of real programs; one thread.
+    Protocol {
+        /// How often each recording is replayed.
+        #[arg(long, default_value_t = 15)]
+        runs: u32,
+        /// Measure with the recordings of the last time.
+        #[arg(long)]
+        again: bool,
+    },
 }
 
 /// Sets up, builds, measures.
 pub fn run(workspace: &Workspace, what: &What) -> Result<()> {
-    let mut bench = Command::new(cargo());
-    bench.args(["run", "--release", "--locked", "--quiet"]).current_dir(&workspace.root);
-    let count = match what {
-        What::Wire { pairs } => traced(workspace, &mut bench, "wire", *pairs)?,
-        What::Idle { pairs } => traced(workspace, &mut bench, "idle", *pairs)?,
+    match what {
+        What::Wire { pairs } => live(workspace, &["wire", &pairs.to_string()]),
+        What::Idle { pairs } => live(workspace, &["idle", &pairs.to_string()]),
         What::Export { pairs } => {
             setup::run(workspace, Scope::Build)?;
-            bench.args(["-p", "tap-userspace", "--example", "export", "--"]);
-            *pairs
+            example(workspace, &["export", &pairs.to_string()])
         }
-    };
-    bench.arg(count.to_string());
-    command::run(&mut bench).context("the benchmark did not come to its end")
+        What::Protocol { runs, again } => {
+            if !again {
+                live(workspace, &["recordings"])?;
+            }
+            let folder = workspace.target.join("bench");
+            let (from, to) = (folder.join("recordings"), folder.join("protocol.json"));
+            let name = |path: &Path| path.display().to_string();
+            example(workspace, &["protocol", &runs.to_string(), &name(&from), &name(&to)])
+        }
+    }
 }
 
-/// A benchmark of the traced host: as root, with the daemon just built.
-fn traced(workspace: &Workspace, bench: &mut Command, name: &str, count: u32) -> Result<u32> {
+/// Runs `tests/bench` with the daemon just built.
+fn live(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     let daemon = daemon::build_for(workspace, Scope::Test)?;
-    step(format_args!("bench: {name}, as root and with the daemon just built"));
-    bench.args(["-p", "tests", "--bin", "bench", "--", name]).env("TAP_BIN", &daemon);
+    step(format_args!("bench: {}, as root and with the daemon just built", arguments[0]));
+    let mut bench = Command::new(cargo());
+    bench
+        .args(["run", "--release", "--locked", "--quiet", "-p", "tests", "--bin", "bench", "--"])
+        .args(arguments)
+        .current_dir(&workspace.root)
+        .env("TAP_BIN", &daemon);
     if let Some(runner) = privilege::test_runner()? {
         bench.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
         bench.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
     }
-    Ok(count)
+    command::run(&mut bench).context("the benchmark did not come to its end")
+}
+
+/// Runs an example of the daemon's crate; its name comes first.
+fn example(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
+    let [name, arguments @ ..] = arguments else { return Ok(()) };
+    step(format_args!("bench: {name}; nothing needs root"));
+    let mut bench = Command::new(cargo());
+    bench
+        .args(["run", "--release", "--locked", "--quiet", "-p", "tap-userspace"])
+        .args(["--example", name, "--"])
+        .args(arguments)
+        .current_dir(&workspace.root);
+    command::run(&mut bench).context("the benchmark did not come to its end")
 }

@@ -2,11 +2,9 @@
 //! privileges; times are the file's.
 
 use std::{
-    collections::HashMap,
     fs::File,
     io::{BufReader, Read as _},
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,15 +19,13 @@ use crate::{
     connection::{
         identity::Identities,
         model::Connection,
+        retold::Retold,
         table::{Settings, Table},
         transaction::Transaction,
     },
-    enrich::process::Process,
     export::Sink,
-    pipeline,
     source::{
         capture::{self, Capture, Item, Wall, file::is_capture},
-        decode::{Record, decode},
         file::{Frame, ReadError, Reader},
     },
 };
@@ -73,7 +69,7 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
     let (sink, transactions) = (exporters.sink(), exporters.transactions());
     let settings = Settings { self_tgid: what.self_tgid(), ..run::settings(&config, &environment) };
     let table = Table::new(settings, Identities::new(&config.trace, false));
-    let mut replay = Replay { table, processes: HashMap::new(), pace: Pace::new(arguments.speed) };
+    let mut replay = Replay { retold: Retold::new(table), pace: Pace::new(arguments.speed) };
     let mut what = what;
     let read = loop {
         match what.step(&mut replay) {
@@ -82,10 +78,10 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
             Err(failure) => break Err(failure(&arguments.file)),
         }
         replay.offer(&sink, &transactions);
-        replay.table.take_interests();
+        replay.retold.table.take_interests();
     };
     // A recording without its end (the recording tap was killed) still gives what was open.
-    replay.table.flush(&[]);
+    replay.retold.table.flush(&[]);
     replay.offer(&sink, &transactions);
     drop(runtime.block_on(exporters.shutdown(Instant::now() + DRAIN)));
     read
@@ -134,7 +130,7 @@ impl Source {
         match self {
             Self::Recording(reader) => match reader.next_frame().map_err(of)? {
                 Some(frame) => {
-                    replay.frame(frame);
+                    replay.frame(&frame);
                     Ok(true)
                 }
                 None => Ok(false),
@@ -143,7 +139,7 @@ impl Source {
             Self::Capture(capture, over) => {
                 let step = capture.step(&mut |item| replay.item(item));
                 if matches!(step, Ok(Some(_))) {
-                    replay.table.tick(true);
+                    replay.retold.table.tick(true);
                     return Ok(true);
                 }
                 // What is open at the end of the good part is told before anything else.
@@ -175,76 +171,52 @@ fn of_capture(error: capture::file::ReadError) -> Failed {
     })
 }
 
+/// The table, at the recording's pace.
 struct Replay {
-    table: Table,
-    processes: HashMap<u32, Arc<Process>>,
+    retold: Retold,
     pace: Pace,
 }
 
 impl Replay {
     /// Hands over what is finished, waiting for room.
     fn offer(&mut self, sink: &Sink<Connection>, transactions: &Sink<Transaction>) {
-        self.table.take_finished().into_iter().for_each(|batch| sink.offer_waiting(batch));
-        let told = self.table.take_transactions();
+        self.retold.table.take_finished().into_iter().for_each(|batch| sink.offer_waiting(batch));
+        let told = self.retold.table.take_transactions();
         told.into_iter().for_each(|batch| transactions.offer_waiting(batch));
     }
 
     /// What a packet capture tells.
     fn item(&mut self, item: Item<'_>) {
+        let Self { retold, pace } = self;
+        let mut clock = |now: Wall| {
+            pace.wait_for(now.0);
+            retold.table.set_clock(now.0, Wall::OFFSET_NS);
+        };
         match item {
             Item::Record { now, record } => {
-                self.clock(now);
-                self.table.record(&record, None);
+                clock(now);
+                retold.table.record(&record, None);
             }
             Item::GivenUp { now, close } => {
-                self.clock(now);
-                self.table.give_up(close);
+                clock(now);
+                retold.table.give_up(close);
             }
             Item::Dns { now, payload, from, to } => {
-                self.clock(now);
-                self.table.dns_message(payload, from.into(), to.into(), now.0);
+                clock(now);
+                retold.table.dns_message(payload, from.into(), to.into(), now.0);
             }
             Item::End { now, open } => {
-                self.clock(now);
-                self.table.flush(open);
+                clock(now);
+                retold.table.flush(open);
             }
         }
     }
 
-    fn clock(&mut self, now: Wall) {
-        self.pace.wait_for(now.0);
-        self.table.set_clock(now.0, Wall::OFFSET_NS);
-    }
-
-    fn frame(&mut self, frame: Frame) {
-        match frame {
-            Frame::Clock(now, offset) => {
-                self.pace.wait_for(now);
-                self.table.set_clock(now, offset);
-            }
-            Frame::Record(bytes) => {
-                if let Ok(record) = decode(&bytes) {
-                    let process = self.processes.get(&pipeline::named(&record));
-                    self.table.record(&record, process);
-                }
-            }
-            Frame::Process(tgid, Some(process)) => {
-                self.processes.insert(tgid, process);
-            }
-            Frame::Process(tgid, None) => {
-                self.processes.remove(&tgid);
-            }
-            Frame::Tick(drained) => self.table.tick(drained),
-            Frame::Snapshot(bytes) => drop(self.table.snapshot(&pipeline::closes(&bytes))),
-            Frame::Listed(bytes) => {
-                if let Ok(Record::Open(open)) = decode(&bytes) {
-                    let process = self.processes.get(&open.connection.tgid).cloned();
-                    self.table.listed(&open, process);
-                }
-            }
-            Frame::Listens(address, port) => self.table.listens(address, port),
-            Frame::Flush(bytes) => self.table.flush(&pipeline::closes(&bytes)),
+    fn frame(&mut self, frame: &Frame) {
+        if let Frame::Clock(now, _) = frame {
+            self.pace.wait_for(*now);
         }
+        self.retold.frame(frame);
     }
 }
 

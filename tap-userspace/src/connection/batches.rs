@@ -26,6 +26,21 @@ impl<T> Batches<T> {
             }
         }
     }
+
+    /// Items in all.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The items one by one.
+    pub fn into_items(self) -> impl Iterator<Item = T> {
+        self.0.into_iter().flatten()
+    }
 }
 
 impl<T> IntoIterator for Batches<T> {
@@ -46,6 +61,7 @@ mod tests {
         for (count, pieces) in [(0, 0), (1, 1), (PIECE, 1), (PIECE + 1, 2), (3 * PIECE, 3)] {
             let mut batches = Batches::default();
             (0..count).for_each(|item| batches.push(item));
+            assert_eq!((batches.len(), batches.is_empty()), (count, count == 0));
             let batches: Vec<Vec<usize>> = batches.into_iter().collect();
             assert_eq!(batches.len(), pieces, "{count}");
             assert!(batches.concat().into_iter().eq(0..count), "{count}");

@@ -9,6 +9,7 @@ pub mod ending;
 pub mod entry;
 pub mod identity;
 pub mod model;
+pub mod retold;
 pub mod table;
 #[cfg(test)]
 mod table_tests;

@@ -4,6 +4,9 @@
 //! It reads no clock and asks nobody: the same input gives the same output, which is what makes a
 //! recording replayable.
 
+mod counts;
+mod segments;
+
 use std::{
     collections::{HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
@@ -13,9 +16,10 @@ use std::{
 use hashbrown::HashMap;
 use tap_common::record::{self, Close, Data, Dns, Header, Lane, Open, Owner, flags};
 
+pub use self::counts::{Counts, Exchanges};
 use super::{
     batches::Batches,
-    entry::{Entry, Terms, address},
+    entry::{Entry, Terms, Told, address},
     identity::Identities,
     model::{Connection, Identity, Role},
     transaction::Transaction,
@@ -52,19 +56,6 @@ pub struct Settings {
     pub self_tgid: u32,
 }
 
-/// What the table did that is no connection. All are totals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Connections that went because the table was full.
-    pub evicted: u64,
-    /// Connections of tap itself, seen before their owner was known.
-    pub own: u64,
-    /// Entries that never got an open or close, and so have no ends to name.
-    pub nameless: u64,
-    /// Closes that were lost, and found by a snapshot.
-    pub closes_found: u64,
-}
-
 /// Socket cookie and generation.
 pub type Key = (u64, u32);
 
@@ -94,7 +85,7 @@ pub struct Table {
     clock_offset: i64,
     counts: Counts,
     finished: Batches<Connection>,
-    transactions: Batches<Transaction>,
+    told: Told,
     /// Connections of which the kernel side should capture otherwise.
     interests: Vec<(Key, Interest)>,
     /// Connections that ended while such a word may still wait for them.
@@ -120,7 +111,7 @@ impl Table {
             clock_offset: 0,
             counts: Counts::default(),
             finished: Batches::default(),
-            transactions: Batches::default(),
+            told: Told::default(),
             interests: Vec::new(),
             forgotten: Vec::new(),
         }
@@ -138,7 +129,7 @@ impl Table {
 
     /// What it did besides.
     pub const fn counts(&self) -> Counts {
-        self.counts
+        Counts { unknown: self.told.unknown, exchanges: self.told.exchanges, ..self.counts }
     }
 
     /// Takes what has finished.
@@ -148,7 +139,7 @@ impl Table {
 
     /// Takes the exchanges that are over.
     pub fn take_transactions(&mut self) -> Batches<Transaction> {
-        std::mem::take(&mut self.transactions)
+        std::mem::take(&mut self.told.transactions)
     }
 
     /// Takes what the kernel side should know: what to capture of connections, by cookie and
@@ -175,7 +166,8 @@ impl Table {
         }
     }
 
-    /// Learns from a DNS message. What is no message, or nobody asked for, tells nothing.
+    /// Learns from a DNS message. What is no message, or nobody asked for, tells nothing and is
+    /// counted.
     fn dns(&mut self, dns: &Dns, message: &[u8]) {
         let local = (address(dns.tuple.local), dns.tuple.local_port);
         let remote = (address(dns.tuple.remote), dns.tuple.remote_port);
@@ -187,10 +179,13 @@ impl Table {
 
     /// Learns from a DNS message that went at `now`.
     pub fn dns_message(&mut self, message: &[u8], from: SocketAddr, to: SocketAddr, now: u64) {
-        if to.port() == DNS_PORT {
-            let _ = self.names.query(message, from, to, now);
+        let read = if to.port() == DNS_PORT {
+            self.names.query(message, from, to, now)
         } else {
-            let _ = self.names.answer(message, from, to, now);
+            self.names.answer(message, from, to, now).map(|_| ())
+        };
+        if let Err(refused) = read {
+            self.counts.dns_refused[refused.index()] += 1;
         }
     }
 
@@ -216,6 +211,7 @@ impl Table {
         } else if self.ownerless.len() < self.settings.capacity {
             self.ownerless.push_back((self.now_ns, key));
         }
+        self.tell(key);
         self.finish_if_complete(key);
     }
 
@@ -237,21 +233,34 @@ impl Table {
         self.finish_if_complete(key);
     }
 
+    /// Tells what the ends of a connection have said to one another since the last time.
+    fn tell(&mut self, key: Key) {
+        let terms = terms(&self.settings, &self.identities, &self.listeners);
+        if let Some(entry) = self.entries.get_mut(&key)
+            && let Some(interest) = entry.transactions(&terms, &mut self.told)
+        {
+            self.interests.push((key, interest));
+        }
+    }
+
     fn data(&mut self, data: &Data, payload: &[u8], process: Option<&Arc<Process>>) {
         let key = key(&data.header);
         self.entry(key);
         let terms = terms(&self.settings, &self.identities, &self.listeners);
         let Some(entry) = self.entries.get_mut(&key) else { return };
+        let closing = entry.closing.is_some();
         let receive = data.header.lane == Lane::Receive as u8;
         entry.count(if receive { Lane::Receive } else { Lane::Transmit });
         if entry.process.is_none() {
             entry.process = process.cloned();
         }
         entry.data(data, payload, &terms);
-        if let Some(interest) = entry.transactions(&terms, &mut self.transactions) {
+        if let Some(interest) = entry.transactions(&terms, &mut self.told) {
             self.interests.push((key, interest));
         }
-        self.finish_if_complete(key);
+        if closing {
+            self.finish_if_complete(key);
+        }
     }
 
     fn close(&mut self, close: &Close, process: Option<&Arc<Process>>) {
@@ -309,9 +318,11 @@ impl Table {
         })
     }
 
-    /// The oldest goes.
+    /// The oldest goes; where all are closed and only wait for records, the one that closed first.
     fn evict(&mut self) {
-        while let Some((_, key)) = self.ages.pop_front() {
+        let Self { ages, waiting, .. } = self;
+        let aged = std::iter::from_fn(|| ages.pop_front().map(|(_, key)| key));
+        for key in aged.chain(std::iter::from_fn(|| waiting.pop_front())) {
             if self.entries.contains_key(&key) {
                 self.push_out(key);
                 self.counts.evicted += 1;
@@ -332,8 +343,11 @@ impl Table {
         if entry.known {
             let lost = entry.in_storage;
             let terms = terms(&self.settings, &self.identities, &self.listeners);
+            entry.leave(self.now_ns, &terms, &mut self.told);
             self.finished.push(entry.give_up(key.0, self.now_ns, lost, &terms));
         } else {
+            let terms = terms(&self.settings, &self.identities, &self.listeners);
+            entry.leave(self.now_ns, &terms, &mut self.told);
             self.counts.nameless += 1;
         }
     }
@@ -361,7 +375,7 @@ impl Table {
             self.forgotten.push(close.header.cookie);
         }
         let terms = terms(&self.settings, &self.identities, &self.listeners);
-        self.finished.push(entry.close(close, &terms, &mut self.transactions));
+        self.finished.push(entry.close(close, &terms, &mut self.told));
     }
 
     /// The end of a round over the rings; `drained` tells that the data ring was empty. Finishes
@@ -390,95 +404,6 @@ impl Table {
                 self.finish(key, &close);
             }
             self.waiting.pop_front();
-        }
-    }
-
-    /// Whether some connection is older than a segment may be, so that a snapshot is wanted.
-    pub fn wants_segments(&mut self) -> bool {
-        while let Some(&(since, key)) = self.ages.front() {
-            if self.now_ns.saturating_sub(since) < self.settings.max_age_ns {
-                return false;
-            }
-            if self.entries.contains_key(&key) {
-                return true;
-            }
-            self.ages.pop_front();
-        }
-        false
-    }
-
-    /// Takes in a snapshot of all open connections: ends the segments that are due, and finds
-    /// closes that were lost. Says which connections began a new segment, and how many turns each
-    /// had: they may send turn records again.
-    pub fn snapshot(&mut self, snapshot: &[Close]) -> Vec<(Header, u32)> {
-        self.reconcile(snapshot);
-        let mut renewed = Vec::new();
-        let due_before = self.now_ns.saturating_sub(self.settings.max_age_ns);
-        let mut due = HashSet::new();
-        while let Some(&(since, key)) = self.ages.front() {
-            if since > due_before {
-                break;
-            }
-            self.ages.pop_front();
-            due.insert(key);
-        }
-        for close in snapshot {
-            if due.remove(&key(&close.header)) && self.cut(close) {
-                renewed.push((close.header, close.turns[0] + close.turns[1]));
-            }
-        }
-        // What the kernel has no state for: idle since before tap.
-        for key in due {
-            self.cut_without_word(key);
-        }
-        renewed
-    }
-
-    fn cut(&mut self, close: &Close) -> bool {
-        let key = key(&close.header);
-        let terms = terms(&self.settings, &self.identities, &self.listeners);
-        let Some(entry) = self.entries.get_mut(&key) else { return false };
-        if entry.closing.is_some() {
-            return false;
-        }
-        entry.learn(&close.connection);
-        self.finished.push(entry.cut(close, &terms));
-        self.ages.push_back((self.now_ns, key));
-        true
-    }
-
-    fn cut_without_word(&mut self, key: Key) {
-        let terms = terms(&self.settings, &self.identities, &self.listeners);
-        let Some(entry) = self.entries.get_mut(&key) else { return };
-        if entry.closing.is_some() {
-            return;
-        }
-        if entry.known {
-            let lost = entry.in_storage;
-            self.finished.push(entry.give_up(key.0, self.now_ns, lost, &terms));
-            self.ages.push_back((self.now_ns, key));
-        } else {
-            self.entries.remove(&key);
-            self.counts.nameless += 1;
-        }
-    }
-
-    /// An entry that the kernel must have state for, and has none, is closed: its close was lost.
-    /// The snapshot is as new as the records read so far, so a connection that opened since is
-    /// spared by its age.
-    fn reconcile(&mut self, snapshot: &[Close]) {
-        let open: HashSet<_> = snapshot.iter().map(|close| key(&close.header)).collect();
-        let settled = self.now_ns.saturating_sub(LINGER_NS * 20);
-        let is_lost = |key: &Key, entry: &Entry| {
-            let quiet = entry.closing.is_none() && entry.since_ns < settled;
-            entry.in_storage && quiet && !open.contains(key)
-        };
-        let entries = self.entries.iter();
-        let lost: Vec<Key> =
-            entries.filter(|(key, entry)| is_lost(key, entry)).map(|(key, _)| *key).collect();
-        for key in lost {
-            self.counts.closes_found += 1;
-            self.push_out(key);
         }
     }
 
@@ -526,38 +451,6 @@ impl Table {
     pub fn listens(&mut self, address: IpAddr, port: u16) {
         self.was_listed = true;
         self.listeners.insert((address, port));
-    }
-
-    /// A connection that its source follows no further goes out with what that says of it.
-    pub fn give_up(&mut self, close: &Close) {
-        let key = key(&close.header);
-        if let Some(mut entry) = self.entries.remove(&key) {
-            entry.learn(&close.connection);
-            let terms = terms(&self.settings, &self.identities, &self.listeners);
-            self.finished.push(entry.cut(close, &terms));
-        }
-    }
-
-    /// The end: everything that is open goes out with what the last snapshot says of it.
-    pub fn flush(&mut self, snapshot: &[Close]) {
-        for (_, key) in std::mem::take(&mut self.own) {
-            self.counts.own += u64::from(self.entries.remove(&key).is_some());
-        }
-        for close in snapshot {
-            // A connect in progress has sent no record yet: its entry is made here.
-            let key = key(&close.header);
-            if self.entry(key).closing.is_none()
-                && let Some(mut entry) = self.entries.remove(&key)
-            {
-                entry.learn(&close.connection);
-                let terms = terms(&self.settings, &self.identities, &self.listeners);
-                self.finished.push(entry.cut(close, &terms));
-            }
-        }
-        let rest: Vec<Key> = self.entries.keys().copied().collect();
-        for key in rest {
-            self.push_out(key);
-        }
     }
 }
 

@@ -8,7 +8,15 @@ use super::{
     model::{Connection, Direction, Quality, Role, State, What},
     table::{Counts, Settings, Table},
 };
-use crate::{config::file::Config, source::decode::Record};
+use crate::{
+    config::file::Config,
+    enrich::names::Refused,
+    protocol::{
+        exchange::{Headers, Message, Trouble},
+        http1::OUTSTANDING_MAX,
+    },
+    source::decode::Record,
+};
 
 const MS: u64 = 1_000_000;
 
@@ -42,7 +50,7 @@ impl Bench {
     }
 
     fn take(&mut self) -> Vec<Connection> {
-        self.table.take_finished().into_iter().flatten().collect()
+        self.table.take_finished().into_items().collect()
     }
 
     fn one(&mut self) -> Connection {
@@ -324,6 +332,19 @@ fn a_full_table_lets_the_oldest_go() {
 }
 
 #[test]
+fn a_table_full_of_closed_connections_lets_the_first_go() {
+    let mut bench = Bench::new();
+    for cookie in 0..150 {
+        bench.open(cookie);
+        // A record is missing, so that the entry waits; a snapshot takes it out of the ages.
+        bench.close(cookie, [5, 0], [2, 1, 0]);
+        bench.at(100_000 + cookie);
+        bench.table.snapshot(&[]);
+    }
+    assert_eq!((bench.table.len(), bench.table.counts().evicted), (100, 50));
+}
+
+#[test]
 fn taps_own_connections_do_not_come_out() {
     let mut bench = Bench::new();
     bench.open(1);
@@ -336,6 +357,194 @@ fn taps_own_connections_do_not_come_out() {
     assert!(bench.take().is_empty());
     assert!(bench.table.is_empty());
     assert_eq!(bench.table.counts(), Counts { own: 1, ..Counts::default() });
+}
+
+/// A table that reads exchanges, with one open connection.
+fn reading() -> Bench {
+    let settings = Settings {
+        capacity: 100,
+        max_age_ns: 60_000 * MS,
+        event_limit: 128,
+        parse: true,
+        self_tgid: 77,
+    };
+    let mut bench = Bench::with(settings);
+    bench.open(1);
+    bench
+}
+
+const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+/// What became of the exchanges, in the order of [`Exchanges`].
+fn became(bench: &Bench) -> [u64; 6] {
+    bench.table.counts().exchanges.all().map(|(_, count)| count)
+}
+
+#[test]
+fn exchanges_under_way_are_told_as_open_when_nobody_hears_on() {
+    let ends: [fn(&mut Bench); 3] = [
+        |bench| {
+            let open = bench.close_record(1, [0, 0], [1, 0, 0]);
+            bench.table.flush(&[open]);
+        },
+        |bench| bench.table.flush(&[]),
+        |bench| {
+            let close = bench.close_record(1, [0, 0], [1, 0, 0]);
+            bench.table.give_up(&close);
+        },
+    ];
+    for (number, end) in ends.into_iter().enumerate() {
+        let mut bench = reading();
+        let at = REQUEST.len() as u64;
+        bench.turn(1, Lane::Transmit, 0, REQUEST);
+        bench.turn(1, Lane::Receive, 0, RESPONSE);
+        bench.turn(1, Lane::Transmit, at, REQUEST);
+        end(&mut bench);
+        let told: Vec<_> = bench.table.take_transactions().into_items().collect();
+        let troubles = told.iter().map(|one| match &one.exchange.message {
+            Message::Http(http) => (http.status, http.error),
+            other => panic!("{other:?}"),
+        });
+        let expected = [(Some(200), None), (None, Some(Trouble::Open))];
+        assert_eq!(troubles.collect::<Vec<_>>(), expected, "{number}");
+        assert_eq!(became(&bench), [2, 1, 0, 0, 0, 0], "{number}");
+        assert_eq!(bench.one().state, State::Open);
+    }
+}
+
+#[test]
+fn a_request_that_the_close_leaves_unanswered_has_no_response() {
+    let mut bench = reading();
+    bench.turn(1, Lane::Transmit, 0, REQUEST);
+    bench.close(1, [0, REQUEST.len() as u64], [2, 0, 1]);
+    let told: Vec<_> = bench.table.take_transactions().into_items().collect();
+    let Message::Http(http) = &told[0].exchange.message else { panic!("{told:?}") };
+    assert_eq!((told.len(), http.error), (1, Some(Trouble::NoResponse)));
+    assert_eq!(became(&bench), [1, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn requests_that_were_lost_are_counted_by_their_turns() {
+    // Of three exchanges, records that come: requests and responses by number.
+    for (came, told) in [
+        (&[(0, true), (0, false), (1, true), (1, false), (2, true), (2, false)][..], 3),
+        (&[(0, true), (0, false), (2, true), (2, false)], 2),
+        (&[(0, true), (0, false), (1, false), (2, true), (2, false)], 2),
+        (&[(0, true), (0, false), (1, true), (2, true), (2, false)], 3),
+        (&[(0, true), (2, false)], 1),
+        (&[(1, true), (1, false), (2, true), (2, false)], 2),
+    ] {
+        let mut bench = reading();
+        for (step, (number, request)) in came.iter().enumerate() {
+            bench.at(1000 + step as u64);
+            let (lane, bytes) =
+                if *request { (Lane::Transmit, REQUEST) } else { (Lane::Receive, RESPONSE) };
+            bench.turn(1, lane, number * bytes.len() as u64, bytes);
+        }
+        let totals = [3 * RESPONSE.len() as u64, 3 * REQUEST.len() as u64];
+        let mut close = bench.close_record(1, totals, [2, 3, 3]);
+        close.turns = [3, 3];
+        bench.table.record(&Record::Close(close), None);
+        bench.at(2000);
+        bench.table.tick(true);
+        assert_eq!(bench.take().len(), 1);
+        let [counted, open, .., untold] = became(&bench);
+        assert_eq!(bench.table.take_transactions().len() as u64, counted);
+        assert_eq!((counted, open, untold), (told, 0, 3 - told), "{came:?}");
+    }
+}
+
+#[test]
+fn exchanges_wait_for_the_open_that_tells_whose_they_are() {
+    let tell: [fn(&mut Bench); 3] = [
+        |bench| bench.open(2),
+        // The open was lost.
+        |bench| bench.close(2, [38, 19], [2, 1, 1]),
+        |bench| drop(bench.table.snapshot(&[bench.close_record(2, [38, 19], [2, 1, 1])])),
+    ];
+    for (number, tell) in tell.into_iter().enumerate() {
+        let mut bench = reading();
+        bench.turn(2, Lane::Transmit, 0, REQUEST);
+        bench.turn(2, Lane::Receive, 0, RESPONSE);
+        assert_eq!(bench.table.take_transactions().len(), 0, "{number}");
+        tell(&mut bench);
+        bench.at(1200);
+        bench.table.tick(true);
+        let told: Vec<_> = bench.table.take_transactions().into_items().collect();
+        assert_eq!(told.len(), 1, "{number}");
+        let about = &told[0].about;
+        assert_eq!((about.role, about.local.1, about.peer.1), (Role::Client, 40_000, 80));
+        assert_eq!(became(&bench), [1, 0, 0, 0, 0, 0], "{number}");
+    }
+}
+
+#[test]
+fn exchanges_of_which_nobody_tells_whose_they_are_do_not_pile_up() {
+    let mut bench = reading();
+    let exchanges = 5000;
+    for number in 0..exchanges {
+        bench.turn(2, Lane::Transmit, number * REQUEST.len() as u64, REQUEST);
+        bench.turn(2, Lane::Receive, number * RESPONSE.len() as u64, RESPONSE);
+    }
+    let nameless = bench.table.counts().exchanges.nameless;
+    assert!((1..exchanges).contains(&nameless), "{nameless}");
+    bench.table.flush(&[]);
+    assert_eq!(became(&bench), [0, 0, 0, exchanges, 0, 0]);
+    assert_eq!(bench.table.counts().nameless, 1);
+}
+
+#[test]
+fn requests_and_fields_without_room_are_counted() {
+    let mut bench = reading();
+    let field = b"x-field: value\r\n".repeat(Headers::FIELDS_MAX + 7);
+    let request = [b"GET /a HTTP/1.1\r\n", &field[..], b"\r\n"].concat();
+    bench.turn(1, Lane::Transmit, 0, &request);
+    bench.turn(1, Lane::Receive, 0, RESPONSE);
+    assert_eq!(became(&bench), [1, 0, 0, 0, 7, 0]);
+    // A client that pipelines without end and is never answered.
+    let mut at = request.len() as u64;
+    for _ in 0..OUTSTANDING_MAX + 5 {
+        bench.turn(1, Lane::Transmit, at, REQUEST);
+        at += REQUEST.len() as u64;
+    }
+    assert_eq!(became(&bench), [6, 0, 5, 0, 7, 0]);
+}
+
+#[test]
+fn what_is_no_known_protocol_is_counted() {
+    let mut bench = reading();
+    bench.turn(1, Lane::Transmit, 0, &[0xaa; 100]);
+    bench.close(1, [0, 100], [2, 0, 1]);
+    bench.open(2);
+    bench.turn(2, Lane::Transmit, 0, &[0xaa; 100]);
+    bench.open(3);
+    bench.open(4);
+    bench.turn(4, Lane::Transmit, 0, REQUEST);
+    bench.table.flush(&[]);
+    // The third said nothing, the fourth speaks HTTP.
+    assert_eq!(bench.table.counts().unknown, 2);
+    assert_eq!(bench.take().len(), 4);
+}
+
+#[test]
+fn dns_messages_that_tell_nothing_are_counted_by_reason() {
+    let mut bench = Bench::new();
+    let (client, server) = ("10.0.0.1:40000".parse().unwrap(), "10.0.0.2:53".parse().unwrap());
+    let mdns = "10.0.0.1:5353".parse().unwrap();
+    let mut query = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x03tap\x04test\0\0\x01\0\x01".to_vec();
+    let table = &mut bench.table;
+    table.dns_message(&query, client, server, 1);
+    table.dns_message(b"short", client, server, 1);
+    table.dns_message(&query, mdns, server, 1);
+    query[2] = 0x81;
+    query[3] = 3;
+    table.dns_message(&query, client, server, 1);
+    table.dns_message(&query, server, client, 2);
+    table.dns_message(&query, server, client, 3);
+    let refused = Refused::REASONS.into_iter().zip(table.counts().dns_refused);
+    let expected = [("malformed", 1), ("kind", 1), ("unasked", 1), ("failed", 1), ("multicast", 1)];
+    assert_eq!(refused.collect::<Vec<_>>(), expected);
 }
 
 #[test]

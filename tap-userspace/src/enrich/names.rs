@@ -56,6 +56,22 @@ pub enum Refused {
     Multicast,
 }
 
+impl Refused {
+    /// Names of the reasons, in the order of [`Self::index`].
+    pub const REASONS: [&str; 5] = ["malformed", "kind", "unasked", "failed", "multicast"];
+
+    /// Its place among the reasons.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Malformed => 0,
+            Self::Kind => 1,
+            Self::Unasked => 2,
+            Self::Failed(_) => 3,
+            Self::Multicast => 4,
+        }
+    }
+}
+
 /// The table of names.
 #[derive(Debug, Default)]
 pub struct Names {

@@ -232,6 +232,18 @@ fn users(passwd: &str) -> HashMap<u32, Box<str>> {
     passwd.lines().filter_map(user).collect()
 }
 
+/// Reads any bytes as a process's arguments, as passwd(5), and as what the kernel said of an exec.
+#[doc(hidden)]
+pub fn fuzz_process(bytes: &[u8]) {
+    assert!(arguments(bytes).len() <= ARGS_MAX);
+    let text = String::from_utf8_lossy(bytes);
+    assert!(users(&text).len() <= text.lines().count());
+    let (comm, filename) = text.split_at(text.floor_char_boundary(text.len() / 2));
+    if let Some(process) = named(1, comm, filename, bytes) {
+        assert!(!process.name.is_empty());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;

@@ -144,7 +144,7 @@ fn parse(datagram: &[u8], sockets: &mut Vec<Socket>) -> io::Result<bool> {
             Some(DONE) => return Ok(true),
             Some(ERROR) => {
                 let errno = word(message, 0).unwrap_or(0).cast_signed();
-                return Err(io::Error::from_raw_os_error(-errno));
+                return Err(io::Error::from_raw_os_error(errno.wrapping_neg()));
             }
             _ => sockets.extend(socket(message).filter(|socket| !socket.lingers())),
         }
@@ -212,6 +212,15 @@ pub fn holders(inodes: &HashSet<u32>) -> HashMap<u32, u32> {
 /// The inode of `socket:[123]`.
 fn socket_inode(link: &std::path::Path) -> Option<u32> {
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Reads any bytes as the kernel's answer, and as a link of `/proc/<pid>/fd`.
+#[doc(hidden)]
+pub fn fuzz_sockets(bytes: &[u8]) {
+    let mut sockets = Vec::new();
+    let _ = parse(bytes, &mut sockets);
+    assert!(sockets.len() <= bytes.len() / 72, "each socket takes its message");
+    let _ = socket_inode(std::path::Path::new(&*String::from_utf8_lossy(bytes)));
 }
 
 #[cfg(test)]

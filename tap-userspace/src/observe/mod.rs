@@ -13,7 +13,7 @@ use tap_common::{
     record::Kind,
 };
 
-use crate::connection::table;
+use crate::{connection::table, enrich::names::Refused};
 
 /// The identity of SPEC §7 for one kind of record: `seen = delivered + dropped + in_ring`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Picture {
     pub open: u64,
     /// What the table did.
     pub table: table::Counts,
+    /// Words to the kernel side, on what to capture, that its table had no room for.
+    pub verdicts_refused: u64,
     /// Whether the hooks are attached at the true root and the reader runs.
     pub ready: bool,
     /// Monotonic time of the reader's last round.
@@ -67,6 +69,11 @@ impl Picture {
     /// Records lost in the kernel so far.
     pub fn lost(&self) -> u64 {
         self.records.iter().flat_map(|records| records.dropped).sum()
+    }
+
+    /// DNS messages that told nothing, by reason.
+    fn dns_refused(&self) -> [(&'static str, u64); Refused::REASONS.len()] {
+        std::array::from_fn(|at| (Refused::REASONS[at], self.table.dns_refused[at]))
     }
 
     /// The picture as the accounting line has it.
@@ -101,7 +108,9 @@ impl Picture {
             "own": self.table.own,
             "nameless": self.table.nameless,
             "closes_found": self.table.closes_found,
-        }})
+            "unknown": self.table.unknown,
+            "verdicts_refused": self.verdicts_refused,
+        }, "exchanges": rows(self.table.exchanges.all()), "dns_refused": rows(self.dns_refused()) })
     }
 
     /// The picture as Prometheus text.
@@ -155,11 +164,28 @@ impl Picture {
             ("own", self.table.own),
             ("nameless", self.table.nameless),
             ("closes_found", self.table.closes_found),
+            ("unknown", self.table.unknown),
+            ("verdicts_refused", self.verdicts_refused),
         ]
         .map(|(event, count)| (format!("{{event=\"{event}\"}}"), count));
         family("tap_connection_events_total", counter, "What the table did besides.", &table);
+        let exchanges = self
+            .table
+            .exchanges
+            .all()
+            .map(|(event, count)| (format!("{{event=\"{event}\"}}"), count));
+        let help = "What became of exchanges, of their header fields, and of turns without one.";
+        family("tap_exchange_events_total", counter, help, &exchanges);
+        let refused =
+            self.dns_refused().map(|(reason, count)| (format!("{{reason=\"{reason}\"}}"), count));
+        family("tap_dns_refused_total", counter, "DNS messages that told nothing.", &refused);
         out
     }
+}
+
+/// Names and counts as JSON.
+fn rows<const N: usize>(rows: [(&'static str, u64); N]) -> Value {
+    rows.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect()
 }
 
 /// The newest picture, shared.
@@ -176,5 +202,46 @@ impl Board {
     /// The newest picture.
     pub fn picture(&self) -> Picture {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::table::{Counts, Exchanges};
+
+    #[test]
+    fn what_is_counted_reaches_the_line_and_the_page() {
+        let exchanges = Exchanges {
+            told: 1,
+            open: 2,
+            crowded_out: 3,
+            nameless: 13,
+            fields_dropped: 4,
+            turns_untold: 5,
+        };
+        let table =
+            Counts { unknown: 6, exchanges, dns_refused: [7, 8, 9, 10, 11], ..Counts::default() };
+        let picture = Picture { table, verdicts_refused: 12, ..Picture::default() };
+        let (json, text) = (picture.to_json(), picture.to_prometheus());
+        for (pointer, row, count) in [
+            ("/exchanges/told", "tap_exchange_events_total{event=\"told\"}", 1),
+            ("/exchanges/open", "tap_exchange_events_total{event=\"open\"}", 2),
+            ("/exchanges/crowded_out", "tap_exchange_events_total{event=\"crowded_out\"}", 3),
+            ("/exchanges/nameless", "tap_exchange_events_total{event=\"nameless\"}", 13),
+            ("/exchanges/fields_dropped", "tap_exchange_events_total{event=\"fields_dropped\"}", 4),
+            ("/exchanges/turns_untold", "tap_exchange_events_total{event=\"turns_untold\"}", 5),
+            ("/table/unknown", "tap_connection_events_total{event=\"unknown\"}", 6),
+            ("/dns_refused/malformed", "tap_dns_refused_total{reason=\"malformed\"}", 7),
+            ("/dns_refused/multicast", "tap_dns_refused_total{reason=\"multicast\"}", 11),
+            (
+                "/table/verdicts_refused",
+                "tap_connection_events_total{event=\"verdicts_refused\"}",
+                12,
+            ),
+        ] {
+            assert_eq!(json.pointer(pointer), Some(&json!(count)), "{pointer}");
+            assert!(text.lines().any(|line| line == format!("{row} {count}")), "{row} in {text}");
+        }
     }
 }

@@ -118,6 +118,14 @@ fn unescape(field: &str) -> String {
     out + rest
 }
 
+/// Reads any bytes as a `mountinfo`.
+#[doc(hidden)]
+pub fn fuzz_mounts(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    assert!(cgroup2_mounts(&text).count() <= text.lines().count());
+    assert!(unescape(&text).len() <= text.len());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -72,6 +72,12 @@ pub trait Parser: fmt::Debug + Send {
 
     /// Heap bytes held at the moment, for the connection's bound.
     fn memory(&self) -> usize;
+
+    /// Requests, since this was asked last, that there was no room to keep until their response:
+    /// they were told without it, or not at all.
+    fn crowded_out(&mut self) -> u64 {
+        0
+    }
 }
 
 /// A request and its response, or as much of them as there was.
@@ -90,6 +96,25 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// Header fields that there was no room for.
+    pub fn fields_dropped(&self) -> u64 {
+        let Message::Http(http) = &self.message else { return 0 };
+        let all = [&http.request, &http.response, &http.trailers];
+        all.map(|fields| u64::from(fields.dropped())).iter().sum()
+    }
+
+    /// Nobody looks any more: what its end would have told is unknown, and nobody's fault.
+    pub fn leave_open(&mut self) {
+        let trouble = match &mut self.message {
+            Message::Http(http) => &mut http.error,
+            Message::Query(query) => &mut query.trouble,
+            Message::WebSocket(_) => return,
+        };
+        if matches!(trouble, None | Some(Trouble::NoResponse | Trouble::Truncated)) {
+            *trouble = Some(Trouble::Open);
+        }
+    }
+
     /// Heap bytes held.
     pub fn memory(&self) -> usize {
         let of = |text: &Option<String>| text.as_ref().map_or(0, String::capacity);
@@ -181,6 +206,15 @@ pub enum Trouble {
     Reset(Side, u32),
     /// The message's syntax is broken.
     Malformed,
+    /// Nobody looked any more before it was over: tap left, or a capture ended.
+    Open,
+}
+
+impl Trouble {
+    /// Whether the ends are at fault, or the network between them.
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, Self::Open)
+    }
 }
 
 /// A WebSocket session (RFC 6455).
@@ -235,15 +269,29 @@ impl Headers {
     /// Most fields.
     pub const FIELDS_MAX: usize = 128;
 
+    /// Room for so many fields, of so many bytes in all: one allocation instead of many.
+    pub fn reserve(&mut self, fields: usize, bytes: usize) {
+        self.ends.reserve_exact(fields.min(Self::FIELDS_MAX).saturating_sub(self.ends.len()));
+        self.text.reserve_exact(bytes.min(Self::BYTES_MAX).saturating_sub(self.text.len()));
+    }
+
     /// Adds a field. The name is brought to lower case; bytes that are no UTF-8 become U+FFFD.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        match std::str::from_utf8(name) {
+            Ok(name) => self.push_named(name, value),
+            Err(_) => self.push_named(&String::from_utf8_lossy(name), value),
+        }
+    }
+
+    /// Adds a field whose name is known to be text.
+    pub fn push_named(&mut self, name: &str, value: &[u8]) {
         let room = Self::BYTES_MAX.saturating_sub(self.text.len());
         if name.len() + value.len() > room || self.ends.len() >= Self::FIELDS_MAX {
             self.dropped += 1;
             return;
         }
         let begin = self.text.len();
-        self.append(name);
+        self.text.push_str(name);
         self.text[begin..].make_ascii_lowercase();
         let name_end = self.text.len();
         self.append(value);

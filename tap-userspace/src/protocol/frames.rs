@@ -3,7 +3,7 @@
 //! are passed over, not kept.
 #![forbid(unsafe_code)]
 
-use super::exchange::{Outcome, Parser, Piece, Side};
+use super::exchange::{Exchange, Outcome, Parser, Piece, Side};
 
 /// What the first bytes of a message tell about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,50 @@ pub enum Size {
 /// Bytes that are no message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Bad;
+
+/// So often the framing of a connection may be lost and searched for again before there is no hope.
+pub const LOSSES_MAX: u32 = 64;
+
+/// A parser whose directions are [`Frames`].
+pub trait Framed: Parser {
+    /// How often the framing was lost; beyond [`LOSSES_MAX`] nothing is read any more.
+    fn losses(&mut self) -> &mut u32;
+    /// Takes in what the client said.
+    fn client(&mut self, bytes: &[u8], at_ns: u64, out: &mut Vec<Exchange>) -> Outcome;
+    /// Takes in what the server said.
+    fn server(&mut self, bytes: &[u8], at_ns: u64, out: &mut Vec<Exchange>) -> Outcome;
+    /// Passes over bytes of `side` that nobody captured.
+    fn miss(&mut self, side: Side, missing: u64, at_ns: u64, out: &mut Vec<Exchange>) -> Outcome;
+}
+
+/// [`Parser::take`] of such a parser: the server's end is the connection's, and what is lost stays
+/// lost.
+pub fn take(
+    parser: &mut impl Framed,
+    side: Side,
+    piece: Piece<'_>,
+    at_ns: u64,
+    out: &mut Vec<Exchange>,
+) -> Outcome {
+    if *parser.losses() > LOSSES_MAX {
+        return Outcome::Lost;
+    }
+    let outcome = match (side, piece) {
+        (_, Piece::Bytes([]) | Piece::Missing(0)) | (Side::Client, Piece::End) => Outcome::Continue,
+        (Side::Client, Piece::Bytes(bytes)) => parser.client(bytes, at_ns, out),
+        (Side::Server, Piece::Bytes(bytes)) => parser.server(bytes, at_ns, out),
+        (side, Piece::Missing(missing)) => parser.miss(side, missing, at_ns, out),
+        (Side::Server, Piece::End) => {
+            parser.finish(at_ns, out);
+            Outcome::Continue
+        }
+    };
+    if matches!(outcome, Outcome::Lost) {
+        *parser.losses() = LOSSES_MAX + 1;
+        parser.finish(at_ns, out);
+    }
+    outcome
+}
 
 /// A message that has passed.
 #[derive(Debug, PartialEq, Eq)]

@@ -55,6 +55,8 @@ pub struct Http1 {
     answering: Answering,
     /// The framing was lost, so that responses cannot be counted off against requests.
     unsure: bool,
+    /// Requests told before their response for lack of room, since that was asked last.
+    crowded: u64,
 }
 
 /// What the server is answering.
@@ -112,6 +114,10 @@ impl Parser for Http1 {
             + first
             + orphan
     }
+
+    fn crowded_out(&mut self) -> u64 {
+        std::mem::take(&mut self.crowded)
+    }
 }
 
 impl Http1 {
@@ -125,6 +131,7 @@ impl Http1 {
             orphan: None,
             answering: Answering::Nothing,
             unsure: false,
+            crowded: 0,
         }
     }
 
@@ -141,6 +148,7 @@ impl Http1 {
             let Some(oldest) = self.remove(usize::from(self.answering == Answering::First)) else {
                 break;
             };
+            self.crowded += 1;
             self.doubt();
             tell_unanswered(oldest, out);
         }

@@ -16,7 +16,7 @@ mod tests;
 use std::collections::VecDeque;
 
 use super::exchange::{Exchange, Message, Outcome, Parser, Piece, Query, Side, Trouble};
-use super::frames::{Bad, Frame, Frames, Size};
+use super::frames::{self, Bad, Frame, Framed, Frames, LOSSES_MAX, Size};
 use body::{FETCH, PRODUCE, TOPIC_MAX, api_name};
 
 /// Requests that wait for their response: clients allow 5 (Java) by default; librdkafka allows
@@ -30,8 +30,6 @@ const RESPONSE_KEEP: usize = 512;
 /// Most heap bytes of a parser.
 pub const MEMORY_MAX: usize =
     PENDING_MAX * (2 * size_of::<Pending>() + 2 * TOPIC_MAX) + 2 * (REQUEST_KEEP + RESPONSE_KEEP);
-/// So often a direction may be lost and searched for again before there is no hope.
-const LOSSES_MAX: u32 = 64;
 /// API keys and versions go up slowly: today to 92 and 18.
 const API_KEY_MAX: i16 = 127;
 const VERSION_MAX: i16 = 31;
@@ -60,6 +58,8 @@ struct State {
     bare_tokens: bool,
     gap: bool,
     losses: u32,
+    /// Requests that there was no room for, since that was asked last.
+    crowded: u64,
     known: bool,
 }
 
@@ -86,6 +86,7 @@ impl Kafka {
             bare_tokens: false,
             gap: false,
             losses: 0,
+            crowded: 0,
             known: false,
         };
         Self { client: Frames::new(), server: Frames::new(), state }
@@ -95,6 +96,18 @@ impl Kafka {
     pub const fn with_text(mut self, text: bool) -> Self {
         self.state.text = text;
         self
+    }
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Framed for Kafka {
+    fn losses(&mut self) -> &mut u32 {
+        &mut self.state.losses
     }
 
     fn client(&mut self, mut bytes: &[u8], at_ns: u64, out: &mut Vec<Exchange>) -> Outcome {
@@ -166,12 +179,6 @@ impl Kafka {
     }
 }
 
-impl Default for Kafka {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Parser for Kafka {
     fn take(
         &mut self,
@@ -180,26 +187,7 @@ impl Parser for Kafka {
         at_ns: u64,
         out: &mut Vec<Exchange>,
     ) -> Outcome {
-        if self.state.losses > LOSSES_MAX {
-            return Outcome::Lost;
-        }
-        let outcome = match (side, piece) {
-            (_, Piece::Bytes([]) | Piece::Missing(0)) | (Side::Client, Piece::End) => {
-                Outcome::Continue
-            }
-            (Side::Client, Piece::Bytes(bytes)) => self.client(bytes, at_ns, out),
-            (Side::Server, Piece::Bytes(bytes)) => self.server(bytes, at_ns, out),
-            (side, Piece::Missing(missing)) => self.miss(side, missing, at_ns, out),
-            (Side::Server, Piece::End) => {
-                self.finish(at_ns, out);
-                Outcome::Continue
-            }
-        };
-        if matches!(outcome, Outcome::Lost) {
-            self.state.losses = LOSSES_MAX + 1;
-            self.finish(at_ns, out);
-        }
-        outcome
+        frames::take(self, side, piece, at_ns, out)
     }
 
     fn finish(&mut self, at_ns: u64, out: &mut Vec<Exchange>) {
@@ -221,6 +209,10 @@ impl Parser for Kafka {
             + self.state.pending.capacity() * size_of::<Pending>()
             + self.client.memory()
             + self.server.memory()
+    }
+
+    fn crowded_out(&mut self) -> u64 {
+        std::mem::take(&mut self.state.crowded)
     }
 }
 
@@ -323,6 +315,7 @@ impl State {
             self.pending.push_back(pending);
         } else {
             // Told without its response, which then matches nothing.
+            self.crowded += 1;
             pending.gap = true;
             out.push(pending.exchange(at_ns, 0, None, Some(Trouble::NoResponse)));
         }

@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::exchange::{Exchange, Next, Outcome, Parser, Piece, Side, Trouble};
-use super::frames::{Bad, Frames};
+use super::frames::{self, Bad, Framed, Frames};
 use super::recent::Recent;
 use super::sql::{self, Statement};
 use packets::{Handshake, LONGEST, client_size, packet, server_size};
@@ -41,8 +41,6 @@ pub const MEMORY_MAX: usize = (PENDING_MAX + STATEMENTS_MAX + 1) * STATEMENT_MAX
     + PENDING_MAX * (2 * size_of::<Entry>() + sql::NAME_MAX)
     + STATEMENTS_MAX * 128
     + 4 * packets::KEEP_MAX;
-/// So often a direction may be lost and searched for again before there is no hope.
-const LOSSES_MAX: u32 = 64;
 /// MariaDB: the statement that was prepared last.
 const LAST_PREPARED: u32 = u32::MAX;
 
@@ -76,6 +74,8 @@ struct State {
     tried: bool,
     gap: bool,
     losses: u32,
+    /// Requests that there was no room for, since that was asked last.
+    crowded: u64,
     known: bool,
     server_ns: u64,
 }
@@ -147,6 +147,7 @@ impl Mysql {
             tried: false,
             gap: false,
             losses: 0,
+            crowded: 0,
             known: false,
             server_ns: 0,
         };
@@ -157,6 +158,18 @@ impl Mysql {
     pub const fn with_text(mut self, text: bool) -> Self {
         self.state.text = text;
         self
+    }
+}
+
+impl Default for Mysql {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Framed for Mysql {
+    fn losses(&mut self) -> &mut u32 {
+        &mut self.state.losses
     }
 
     fn client(&mut self, mut bytes: &[u8], at_ns: u64, out: &mut Vec<Exchange>) -> Outcome {
@@ -281,12 +294,6 @@ impl Mysql {
     }
 }
 
-impl Default for Mysql {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Parser for Mysql {
     fn take(
         &mut self,
@@ -295,26 +302,7 @@ impl Parser for Mysql {
         at_ns: u64,
         out: &mut Vec<Exchange>,
     ) -> Outcome {
-        if self.state.losses > LOSSES_MAX {
-            return Outcome::Lost;
-        }
-        let outcome = match (side, piece) {
-            (_, Piece::Bytes([]) | Piece::Missing(0)) | (Side::Client, Piece::End) => {
-                Outcome::Continue
-            }
-            (Side::Client, Piece::Bytes(bytes)) => self.client(bytes, at_ns, out),
-            (Side::Server, Piece::Bytes(bytes)) => self.server(bytes, at_ns, out),
-            (side, Piece::Missing(missing)) => self.miss(side, missing, at_ns, out),
-            (Side::Server, Piece::End) => {
-                self.finish(at_ns, out);
-                Outcome::Continue
-            }
-        };
-        if matches!(outcome, Outcome::Lost) {
-            self.state.losses = LOSSES_MAX + 1;
-            self.finish(at_ns, out);
-        }
-        outcome
+        frames::take(self, side, piece, at_ns, out)
     }
 
     fn finish(&mut self, at_ns: u64, out: &mut Vec<Exchange>) {
@@ -333,6 +321,10 @@ impl Parser for Mysql {
             + state.namespace.as_ref().map_or(0, String::capacity)
             + self.client.memory()
             + self.server.memory()
+    }
+
+    fn crowded_out(&mut self) -> u64 {
+        std::mem::take(&mut self.state.crowded)
     }
 }
 

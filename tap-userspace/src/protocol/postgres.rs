@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::exchange::{Exchange, Next, Outcome, Parser, Piece, Side, Trouble};
-use super::frames::{Bad, Frames};
+use super::frames::{self, Bad, Framed, Frames};
 use super::recent::Recent;
 use super::sql::Statement;
 use messages::{Stage, client_size, server_size};
@@ -47,8 +47,6 @@ pub const MEMORY_MAX: usize = (PENDING_MAX + STATEMENTS_MAX + PORTALS_MAX + 2) *
     + 4 * messages::KEEP_MAX;
 /// What an `Arc` adds to a statement's own heap bytes.
 const STATEMENT_SHARED: usize = size_of::<Statement>() + 2 * size_of::<usize>();
-/// So often a direction may be lost and searched for again before there is no hope.
-const LOSSES_MAX: u32 = 64;
 
 /// A parser of one connection.
 #[derive(Debug)]
@@ -79,6 +77,8 @@ struct State {
     idle: bool,
     gap: bool,
     losses: u32,
+    /// Requests that there was no room for, since that was asked last.
+    crowded: u64,
     known: bool,
     server_ns: u64,
 }
@@ -147,6 +147,7 @@ impl Postgres {
             idle: false,
             gap: false,
             losses: 0,
+            crowded: 0,
             known: false,
             server_ns: 0,
         };
@@ -157,6 +158,18 @@ impl Postgres {
     pub const fn with_text(mut self, text: bool) -> Self {
         self.state.text = text;
         self
+    }
+}
+
+impl Default for Postgres {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Framed for Postgres {
+    fn losses(&mut self) -> &mut u32 {
+        &mut self.state.losses
     }
 
     fn client(&mut self, mut bytes: &[u8], at_ns: u64, out: &mut Vec<Exchange>) -> Outcome {
@@ -272,12 +285,6 @@ impl Postgres {
     }
 }
 
-impl Default for Postgres {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Parser for Postgres {
     fn take(
         &mut self,
@@ -286,26 +293,7 @@ impl Parser for Postgres {
         at_ns: u64,
         out: &mut Vec<Exchange>,
     ) -> Outcome {
-        if self.state.losses > LOSSES_MAX {
-            return Outcome::Lost;
-        }
-        let outcome = match (side, piece) {
-            (_, Piece::Bytes([]) | Piece::Missing(0)) | (Side::Client, Piece::End) => {
-                Outcome::Continue
-            }
-            (Side::Client, Piece::Bytes(bytes)) => self.client(bytes, at_ns, out),
-            (Side::Server, Piece::Bytes(bytes)) => self.server(bytes, at_ns, out),
-            (side, Piece::Missing(missing)) => self.miss(side, missing, at_ns, out),
-            (Side::Server, Piece::End) => {
-                self.finish(at_ns, out);
-                Outcome::Continue
-            }
-        };
-        if matches!(outcome, Outcome::Lost) {
-            self.state.losses = LOSSES_MAX + 1;
-            self.finish(at_ns, out);
-        }
-        outcome
+        frames::take(self, side, piece, at_ns, out)
     }
 
     fn finish(&mut self, at_ns: u64, out: &mut Vec<Exchange>) {
@@ -325,6 +313,10 @@ impl Parser for Postgres {
             + state.namespace.as_ref().map_or(0, String::capacity)
             + self.client.memory()
             + self.server.memory()
+    }
+
+    fn crowded_out(&mut self) -> u64 {
+        std::mem::take(&mut self.state.crowded)
     }
 }
 

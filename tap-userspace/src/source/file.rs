@@ -243,6 +243,29 @@ fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(have)
 }
 
+/// Reads any bytes as a recording, and as the inside of one frame, whose checksum would not let
+/// them through.
+#[doc(hidden)]
+pub fn fuzz_recording(bytes: &[u8]) {
+    let read = |bytes: &[u8]| {
+        let Ok(mut reader) = Reader::new(bytes) else { return };
+        for _ in 0..=bytes.len() {
+            match reader.next_frame() {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+        panic!("more frames than bytes");
+    };
+    read(bytes);
+    let mut with_head = MAGIC.to_vec();
+    with_head.extend(ABI_VERSION.to_le_bytes());
+    with_head.extend([0; 4]);
+    with_head.extend(bytes);
+    read(&with_head);
+    parse(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

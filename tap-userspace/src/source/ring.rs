@@ -8,8 +8,12 @@ use aya::maps::{MapData, RingBuf};
 /// How long the reader sleeps when nobody wakes it: the kernel side wakes it only when much waits.
 pub const POLL: Duration = Duration::from_millis(20);
 
-/// Most records taken from one ring before the other has its turn.
-const BATCH: usize = 65_536;
+/// Most life records that are taken before the data ring has its turn.
+const LIFE_BATCH: usize = 65_536;
+/// Most data records that are taken before the life ring has its turn. Under load the data ring is
+/// never empty, and a connection's open must not wait long for it: nobody knows before whose
+/// exchanges these are.
+const DATA_BATCH: usize = 512;
 
 /// The rings.
 pub struct Rings {
@@ -35,17 +39,17 @@ impl Rings {
 
     /// Hands each waiting life record to `each`; says whether the ring is empty now.
     pub fn drain_life(&mut self, each: impl FnMut(&[u8])) -> bool {
-        drain(&mut self.life, each)
+        drain(&mut self.life, LIFE_BATCH, each)
     }
 
     /// Hands each waiting data record to `each`; says whether the ring is empty now.
     pub fn drain_data(&mut self, each: impl FnMut(&[u8])) -> bool {
-        drain(&mut self.data, each)
+        drain(&mut self.data, DATA_BATCH, each)
     }
 }
 
-fn drain(ring: &mut RingBuf<MapData>, mut each: impl FnMut(&[u8])) -> bool {
-    for _ in 0..BATCH {
+fn drain(ring: &mut RingBuf<MapData>, batch: usize, mut each: impl FnMut(&[u8])) -> bool {
+    for _ in 0..batch {
         let Some(record) = ring.next() else { return true };
         each(&record);
     }

@@ -33,6 +33,7 @@ impl Default for Limits {
 
 impl Limits {
     /// `value`, no longer than the limit on values.
+    #[inline]
     pub fn cut<'a>(&self, value: &'a str) -> &'a str {
         match self.value_length {
             // A string has at most as many characters as bytes.

@@ -51,18 +51,44 @@ pub const fn scope(transaction: &Transaction) -> usize {
     }
 }
 
+/// What stands in more than one place of a record, made once.
+struct Common<'a> {
+    /// `connection.id`.
+    id: [u8; 20],
+    /// The target without secrets; empty where there is none.
+    target: Cow<'a, str>,
+}
+
+impl<'a> Common<'a> {
+    fn of(transaction: &'a Transaction, terms: &Terms) -> Self {
+        let id = transaction.about.id.encode();
+        let target = match &transaction.exchange.message {
+            exchange::Message::Http(http) => terms.redaction.target(&http.target),
+            _ => Cow::Borrowed(""),
+        };
+        Self { id, target }
+    }
+
+    /// Path and query of the target.
+    fn split(&self) -> (&str, Option<&str>) {
+        let parts = self.target.split_once('?');
+        parts.map_or((&self.target, None), |(path, query)| (path, Some(query)))
+    }
+}
+
 /// Encodes one record as the field `log_records` of `ScopeLogs`.
 pub fn encode(transaction: &Transaction, terms: &Terms, observed_ns: u64, out: &mut Vec<u8>) {
+    let common = Common::of(transaction, terms);
     let (severity, severity_text) = SEVERITIES[usize::from(is_error(&transaction.exchange))];
     let record = Message::open(out, 2, 2);
     protobuf::fixed64(out, 1, transaction.exchange.ended_ns);
     protobuf::uint(out, 2, severity);
     protobuf::bytes(out, 3, severity_text.as_bytes());
     let body = Message::open(out, 5, 1);
-    protobuf::bytes(out, 1, terms.limits.cut(&line(transaction, terms)).as_bytes());
+    protobuf::bytes(out, 1, terms.limits.cut(&line_of(transaction, &common)).as_bytes());
     body.close(out);
     let mut attributes = Attributes::new(out, 6, &terms.limits, terms.limits.attributes);
-    of_record(transaction, terms, &mut attributes);
+    all(transaction, terms, &common, &mut attributes);
     let dropped = attributes.dropped;
     protobuf::uint(out, 7, dropped.into());
     out.push(8 << 3 | 5);
@@ -77,32 +103,55 @@ pub fn encode(transaction: &Transaction, terms: &Terms, observed_ns: u64, out: &
 fn is_error(exchange: &Exchange) -> bool {
     match &exchange.message {
         exchange::Message::Http(http) => {
-            http.error.is_some() || http.status.is_some_and(|status| status >= 500)
+            http.error.is_some_and(Trouble::is_failure)
+                || http.status.is_some_and(|status| status >= 500)
         }
-        exchange::Message::Query(query) => query.error.is_some() || query.trouble.is_some(),
+        exchange::Message::Query(query) => {
+            query.error.is_some() || query.trouble.is_some_and(Trouble::is_failure)
+        }
         exchange::Message::WebSocket(_) => false,
     }
 }
 
 /// The record's attributes, whatever the encoding.
 pub fn of_record(transaction: &Transaction, terms: &Terms, sink: &mut impl Sink) {
-    sink.text(&key::CONNECTION_ID, id(&transaction.about.id.encode()));
+    all(transaction, terms, &Common::of(transaction, terms), sink);
+}
+
+fn all(transaction: &Transaction, terms: &Terms, common: &Common<'_>, sink: &mut impl Sink) {
+    sink.text(&key::CONNECTION_ID, id(&common.id));
     sink.text(&key::EVENT_TYPE, EVENT_TYPE);
-    sink.map(&key::EVENT, |map| of_event(transaction, terms, map));
+    sink.map(&key::EVENT, |map| of_event(transaction, common, map));
     of_ends(transaction, sink);
     match &transaction.exchange.message {
-        exchange::Message::Http(http) => of_http(transaction, http, terms, sink),
+        exchange::Message::Http(http) => of_http(transaction, http, terms, common, sink),
         exchange::Message::WebSocket(session) => of_websocket(session, sink),
         exchange::Message::Query(query) => of_query(query, sink),
     }
+    of_quality(&transaction.exchange, sink);
     of_process(transaction.about.process.as_deref(), sink);
 }
 
+/// What is not whole of an exchange by nobody's fault: bytes that were lost to tap, an end that it
+/// did not see.
+fn of_quality(exchange: &Exchange, sink: &mut impl Sink) {
+    let trouble = match &exchange.message {
+        exchange::Message::Http(http) => http.error,
+        exchange::Message::Query(query) => query.trouble,
+        exchange::Message::WebSocket(_) => None,
+    };
+    let marks = [("gap", exchange.gap), ("open", trouble == Some(Trouble::Open))];
+    if marks.iter().any(|(_, is)| *is) {
+        let marks = marks.iter().filter(|(_, is)| *is).map(|(mark, _)| *mark);
+        sink.texts(&key::TAP_EXCHANGE_QUALITY, marks);
+    }
+}
+
 /// The map `event`: what the seed of this format has, in one place.
-fn of_event(transaction: &Transaction, terms: &Terms, sink: &mut impl Sink) {
+fn of_event(transaction: &Transaction, common: &Common<'_>, sink: &mut impl Sink) {
     let exchange = &transaction.exchange;
-    sink.text(&key::SUMMARY_CONNECTION_ID, id(&transaction.about.id.encode()));
-    sink.text(&key::SUMMARY_REQUEST_ID, &request_id(transaction));
+    sink.text(&key::SUMMARY_CONNECTION_ID, id(&common.id));
+    sink.text(&key::SUMMARY_REQUEST_ID, &request_id(transaction, common));
     match &exchange.message {
         exchange::Message::Http(http) => {
             sink.text(&key::SUMMARY_REQUEST_METHOD, &http.method);
@@ -110,10 +159,10 @@ fn of_event(transaction: &Transaction, terms: &Terms, sink: &mut impl Sink) {
             if let Some(host) = &http.authority {
                 sink.text(&key::SUMMARY_REQUEST_HOST, host);
             }
-            let (path, query) = target(http, terms);
-            sink.text(&key::SUMMARY_REQUEST_PATH, &path);
+            let (path, query) = common.split();
+            sink.text(&key::SUMMARY_REQUEST_PATH, path);
             if let Some(query) = query {
-                sink.text(&key::SUMMARY_REQUEST_QUERY, &query);
+                sink.text(&key::SUMMARY_REQUEST_QUERY, query);
             }
             if let Some(status) = http.status {
                 sink.int(&key::SUMMARY_RESPONSE_STATUS, status.into());
@@ -167,7 +216,13 @@ fn of_ends(transaction: &Transaction, sink: &mut impl Sink) {
     sink.int(&key::NETWORK_PEER_PORT, about.peer.1.into());
 }
 
-fn of_http(transaction: &Transaction, http: &Http, terms: &Terms, sink: &mut impl Sink) {
+fn of_http(
+    transaction: &Transaction,
+    http: &Http,
+    terms: &Terms,
+    common: &Common<'_>,
+    sink: &mut impl Sink,
+) {
     let exchange = &transaction.exchange;
     sink.text(&key::NETWORK_PROTOCOL_NAME, "http");
     sink.text(&key::NETWORK_PROTOCOL_VERSION, http.version);
@@ -177,10 +232,10 @@ fn of_http(transaction: &Transaction, http: &Http, terms: &Terms, sink: &mut imp
         sink.text(&key::HTTP_REQUEST_METHOD_ORIGINAL, &http.method);
     }
     sink.text(&key::URL_SCHEME, scheme(http));
-    let (path, query) = target(http, terms);
-    sink.text(&key::URL_PATH, &path);
+    let (path, query) = common.split();
+    sink.text(&key::URL_PATH, path);
     if let Some(query) = query {
-        sink.text(&key::URL_QUERY, &query);
+        sink.text(&key::URL_QUERY, query);
     }
     if let Some(status) = http.status {
         sink.int(&key::HTTP_RESPONSE_STATUS_CODE, status.into());
@@ -195,17 +250,10 @@ fn of_http(transaction: &Transaction, http: &Http, terms: &Terms, sink: &mut imp
     if let Some(call) = grpc::grpc(http) {
         of_grpc(&call, sink);
     }
-    if let Some(error) = http.error {
+    if let Some(error) = http.error.filter(|error| error.is_failure()) {
         sink.text(&key::ERROR_TYPE, trouble(error));
     } else if let Some(status) = http.status.filter(|status| *status >= 500) {
-        let mut text = [0; 3];
-        for (place, digit) in text.iter_mut().zip([status / 100, status / 10 % 10, status % 10]) {
-            *place = b'0' + digit as u8 % 10;
-        }
-        sink.text(&key::ERROR_TYPE, id(&text));
-    }
-    if exchange.gap {
-        sink.texts(&key::TAP_EXCHANGE_QUALITY, ["gap"].into_iter());
+        sink.text(&key::ERROR_TYPE, id(&digits(status)));
     }
     if terms.headers {
         for (fields, prefix) in
@@ -280,44 +328,61 @@ fn of_query(query: &Query, sink: &mut impl Sink) {
     }
     if let Some(error) = &query.error {
         sink.text(&key::ERROR_TYPE, error);
-    } else if let Some(error) = query.trouble {
+    } else if let Some(error) = query.trouble.filter(|error| error.is_failure()) {
         sink.text(&key::ERROR_TYPE, trouble(error));
     }
 }
 
 /// The record's text for people.
 pub fn line(transaction: &Transaction, terms: &Terms) -> String {
+    line_of(transaction, &Common::of(transaction, terms))
+}
+
+fn line_of(transaction: &Transaction, common: &Common<'_>) -> String {
     let exchange = &transaction.exchange;
-    let took = milliseconds(exchange);
+    let mut line = String::with_capacity(128);
+    let mut push = |parts: &[&str]| parts.iter().for_each(|part| line.push_str(part));
     match &exchange.message {
         exchange::Message::Http(http) => {
-            let host = http.authority.as_deref().unwrap_or_default();
-            let target = terms.redaction.target(&http.target);
-            let method = &http.method;
-            match (http.status, http.error) {
-                (Some(status), None) => format!("{method} {host}{target} {status} {took:.3} ms"),
-                (Some(status), Some(error)) => {
-                    format!("{method} {host}{target} {status} {} {took:.3} ms", trouble(error))
-                }
-                (None, error) => {
-                    let error = error.map_or("unknown", trouble);
-                    format!("{method} {host}{target} {error} {took:.3} ms")
-                }
+            push(&[
+                &http.method,
+                " ",
+                http.authority.as_deref().unwrap_or_default(),
+                &common.target,
+            ]);
+            if let Some(status) = http.status {
+                push(&[" ", id(&digits(status))]);
+            }
+            match http.error {
+                Some(error) => push(&[" ", trouble(error)]),
+                None if http.status.is_none() => push(&[" unknown"]),
+                None => {}
             }
         }
         exchange::Message::WebSocket(session) => {
             let [client, server] = session.messages;
-            format!(
-                "WebSocket {client} messages of the client, {server} of the server {took:.3} ms"
-            )
+            // Writing to a string cannot fail.
+            let _ =
+                write!(line, "WebSocket {client} messages of the client, {server} of the server");
         }
         exchange::Message::Query(query) => {
-            let target = query.target.as_deref().map(|target| format!(" {target}"));
-            let target = target.unwrap_or_default();
+            push(&[query.system, " ", &query.operation]);
+            if let Some(target) = &query.target {
+                push(&[" ", target]);
+            }
             let end = query.error.as_deref().or(query.trouble.map(trouble)).unwrap_or("ok");
-            format!("{} {}{target} {end} {took:.3} ms", query.system, query.operation)
+            push(&[" ", end]);
         }
     }
+    // Whole numbers: formatting a fraction takes as long as all the rest.
+    let took_us = exchange.ended_ns.saturating_sub(exchange.began_ns).saturating_add(500) / 1000;
+    let _ = write!(line, " {}.{:03} ms", took_us / 1000, took_us % 1000);
+    line
+}
+
+/// A status as text.
+fn digits(status: u16) -> [u8; 3] {
+    [status / 100, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8 % 10)
 }
 
 /// `error.type` of an exchange that is not whole.
@@ -327,18 +392,18 @@ pub const fn trouble(trouble: Trouble) -> &'static str {
         Trouble::Truncated => "truncated",
         Trouble::Reset(..) => "reset",
         Trouble::Malformed => "malformed",
+        Trouble::Open => "open",
     }
 }
 
 /// `summary.request_id`: the program's own, else one of tap's.
-fn request_id(transaction: &Transaction) -> Cow<'_, str> {
+fn request_id<'a>(transaction: &'a Transaction, common: &Common<'_>) -> Cow<'a, str> {
     if let exchange::Message::Http(http) = &transaction.exchange.message
         && let Some(id) = http.request.get("x-request-id")
     {
         return Cow::Borrowed(id);
     }
-    let encoded = transaction.about.id.encode();
-    Cow::Owned(format!("{}-{}", id(&encoded), transaction.number))
+    Cow::Owned(format!("{}-{}", id(&common.id), transaction.number))
 }
 
 fn scheme(http: &Http) -> &str {
@@ -347,19 +412,14 @@ fn scheme(http: &Http) -> &str {
 
 fn protocol(exchange: &Exchange) -> Cow<'static, str> {
     match &exchange.message {
-        exchange::Message::Http(http) => Cow::Owned(format!("HTTP/{}", http.version)),
+        exchange::Message::Http(http) => match http.version {
+            "1.1" => Cow::Borrowed("HTTP/1.1"),
+            "2" => Cow::Borrowed("HTTP/2"),
+            other => Cow::Owned(format!("HTTP/{other}")),
+        },
         exchange::Message::WebSocket(_) => Cow::Borrowed("websocket"),
         exchange::Message::Query(query) => Cow::Borrowed(query.system),
     }
-}
-
-/// Path and query of the target, without secrets.
-fn target<'a>(http: &'a Http, terms: &Terms) -> (Cow<'a, str>, Option<Cow<'a, str>>) {
-    let (path, query) = match http.target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (http.target.as_str(), None),
-    };
-    (terms.redaction.target(path), query.map(|query| terms.redaction.query(query)))
 }
 
 const fn direction(role: Role) -> &'static str {

@@ -1,5 +1,6 @@
 //! Tests that start and stop daemons themselves.
 
+mod accounted;
 mod capture;
 mod collector;
 mod debugging;

@@ -63,6 +63,12 @@ impl Nginx {
         self.home.path().join("root")
     }
 
+    /// Requests that it has logged so far.
+    pub fn count(&self) -> usize {
+        let log = fs::read(self.home.path().join("requests.log")).unwrap_or_default();
+        log.iter().filter(|byte| **byte == b'\n').count()
+    }
+
     /// The requests that came from `port`, once there are so many.
     pub fn requests(&self, port: u16, count: usize) -> Result<Vec<Request>> {
         let path = self.home.path().join("requests.log");

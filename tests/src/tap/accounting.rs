@@ -33,6 +33,8 @@ pub struct Accounting {
     pub items: BTreeMap<String, Book>,
     /// What happened in the kernel that is no record: payload left out, for example.
     pub kernel_events: Book,
+    /// What became of exchanges.
+    pub exchanges: Book,
 }
 
 impl Accounting {
@@ -49,7 +51,8 @@ impl Accounting {
         }
         let records = books(&accounting["records"])?;
         let kernel_events = book(&accounting["kernel_events"]).unwrap_or_default();
-        Ok(Self { records, items, kernel_events })
+        let exchanges = book(&accounting["exchanges"]).unwrap_or_default();
+        Ok(Self { records, items, kernel_events, exchanges })
     }
 
     /// A term of a kind of record.
@@ -60,6 +63,11 @@ impl Accounting {
     /// How often a kernel event happened.
     pub fn kernel_event(&self, name: &str) -> u64 {
         self.kernel_events.get(name).copied().unwrap_or(0)
+    }
+
+    /// What became of so many exchanges.
+    pub fn exchange(&self, name: &str) -> u64 {
+        self.exchanges.get(name).copied().unwrap_or(0)
     }
 
     /// A term of the spans, over all exporters.

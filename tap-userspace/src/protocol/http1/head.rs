@@ -90,7 +90,7 @@ pub fn trailers(section: &[u8]) -> Option<Headers> {
     let mut read = [EMPTY_HEADER; FIELDS];
     match httparse::parse_headers(section, &mut read) {
         Ok(Status::Complete((_, read))) => {
-            read.iter().for_each(|field| fields.push(field.name.as_bytes(), field.value));
+            read.iter().for_each(|field| fields.push_named(field.name, field.value));
             Some(fields)
         }
         _ => None,
@@ -317,18 +317,25 @@ fn build_request(parsed: &httparse::Request<'_, '_>) -> Option<Request> {
     let mut http = Box::new(Http { version: version(parsed.version), ..Http::default() });
     let mut facts = Facts::default();
     let mut host = None;
+    reserve(&mut http.request, parsed.headers);
     for field in parsed.headers.iter() {
         facts.note(field);
         if host.is_none() && field.name.eq_ignore_ascii_case("host") {
             host = Some(field.value);
         }
-        http.request.push(field.name.as_bytes(), field.value);
+        http.request.push_named(field.name, field.value);
     }
     method.clone_into(&mut http.method);
     address(&mut http, target, host);
     let neither = Framing::Length(0);
     let framing = facts.framing(Side::Client, neither);
     Some(Request { http, framing, expects: facts.expects, upgrades: facts.upgrades })
+}
+
+/// Makes room for the fields that were read.
+fn reserve(room: &mut Headers, fields: &[Header<'_>]) {
+    let bytes = fields.iter().map(|field| field.name.len() + field.value.len()).sum();
+    room.reserve(fields.len(), bytes);
 }
 
 /// Splits the four forms of a target (RFC 9112 §3.2). Absolute and authority form override `Host`.
@@ -364,9 +371,10 @@ fn build_response(parsed: &httparse::Response<'_, '_>) -> Option<Response> {
     let status = parsed.code?;
     let mut fields = Headers::default();
     let mut facts = Facts::default();
+    reserve(&mut fields, parsed.headers);
     for field in parsed.headers.iter() {
         facts.note(field);
-        fields.push(field.name.as_bytes(), field.value);
+        fields.push_named(field.name, field.value);
     }
     Some(Response { status, fields, facts })
 }

@@ -107,11 +107,6 @@ impl Http2 {
         this
     }
 
-    /// Streams that were told before their end because there were too many.
-    pub const fn evicted(&self) -> u64 {
-        self.evicted
-    }
-
     fn half(&mut self, side: Side) -> &mut Half {
         &mut self.halves[side as usize]
     }
@@ -384,6 +379,10 @@ impl Parser for Http2 {
 
     fn memory(&self) -> usize {
         self.streams_bytes + self.halves.iter().map(Half::memory).sum::<usize>()
+    }
+
+    fn crowded_out(&mut self) -> u64 {
+        std::mem::take(&mut self.evicted)
     }
 }
 

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::packets::{self, Handshake};
-use super::{Due, Entry, LAST_PREPARED, LOSSES_MAX, PENDING_MAX, Phase, STATEMENT_SHARED, State};
+use super::{Due, Entry, LAST_PREPARED, PENDING_MAX, Phase, STATEMENT_SHARED, State};
 use crate::protocol::exchange::Outcome;
-use crate::protocol::frames::Frame;
+use crate::protocol::frames::{Frame, LOSSES_MAX};
 use crate::protocol::sql::{self, Dialect, Reading, Statement};
 
 impl State {
@@ -159,6 +159,7 @@ impl State {
         }
         if self.pending.len() >= PENDING_MAX {
             // A server that answers nothing, or answers that were missed.
+            self.crowded += 1;
             self.gap = true;
             self.blind = [true; 2];
             return true;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::messages::{self, Stage, text};
 use super::{
-    ENTRIES_MAX, Entry, Group, KEY_MAX, Kind, LOSSES_MAX, PENDING_MAX, STATEMENT_MAX,
-    STATEMENT_SHARED, Sight, State,
+    ENTRIES_MAX, Entry, Group, KEY_MAX, Kind, PENDING_MAX, STATEMENT_MAX, STATEMENT_SHARED, Sight,
+    State,
 };
 use crate::protocol::exchange::{Outcome, Side};
-use crate::protocol::frames::Frame;
+use crate::protocol::frames::{Frame, LOSSES_MAX};
 use crate::protocol::sql::{self, Dialect, Reading, Statement};
 
 impl State {
@@ -170,6 +170,7 @@ impl State {
             let texts = self.pending_heap > PENDING_MAX * STATEMENT_MAX / 2;
             if self.pending.len() >= ENTRIES_MAX || texts {
                 // Responses cannot be matched any more until the server is idle.
+                self.crowded += 1;
                 self.gap = true;
                 self.client_sight = Sight::Lost;
                 return;

@@ -32,7 +32,7 @@ fn the_oldest_of_too_many_streams_are_told_early() {
     let requests = (0..10_000u32).map(|nth| frame(1, 5, 2 * nth + 1, &get()));
     let (most, told) = flood(&mut parser, C, requests);
     assert!(most < STREAMS_MAX + 10_000, "{most}");
-    assert!(told > 8_000 && told as u64 == parser.evicted(), "{told}");
+    assert!(told > 8_000 && told as u64 == parser.crowded_out(), "{told}");
     let mut out = vec![];
     parser.finish(2, &mut out);
     assert_eq!(out.len() + told, 10_000);

@@ -1,0 +1,155 @@
+//! What the ends of a connection say to one another, on its way out.
+
+use std::sync::Arc;
+
+use tap_common::record::{self, Close};
+
+use super::{Entry, Terms};
+use crate::{
+    connection::{
+        batches::Batches,
+        model::{Event, Role, What},
+        table::Exchanges,
+        transaction::{About, Transaction},
+    },
+    protocol::{
+        conversation::{self, Found, Interest},
+        exchange::{Exchange, Message},
+    },
+};
+
+/// What entries tell besides connections.
+#[derive(Default)]
+pub struct Told {
+    /// Exchanges that are over.
+    pub transactions: Batches<Transaction>,
+    /// What became of exchanges.
+    pub exchanges: Exchanges,
+    /// Connections that ended without their protocol being known.
+    pub unknown: u64,
+}
+
+impl Entry {
+    /// What the ends have said to one another since the last time, and whether the kernel side
+    /// should capture otherwise from now on. Under load data may come before its open; then
+    /// exchanges wait for it, as it tells whose they are.
+    pub fn transactions(&mut self, terms: &Terms<'_>, out: &mut Told) -> Option<Interest> {
+        let conversation = self.conversation.as_deref_mut()?;
+        let interest = conversation.interest();
+        let wait = !self.known && conversation.waiting() <= conversation::WAITING_MAX;
+        let exchanges = if wait { Vec::new() } else { conversation.exchanges() };
+        let crowded_out = conversation.crowded_out();
+        for found in conversation.found() {
+            self.found(found);
+        }
+        if !terms.parse {
+            return None;
+        }
+        out.exchanges.crowded_out += crowded_out;
+        if self.known {
+            self.tell(exchanges, terms, out);
+        } else {
+            out.exchanges.nameless += exchanges.len() as u64;
+        }
+        let changed = interest != self.interest;
+        self.interest = interest;
+        changed.then_some(interest)
+    }
+
+    /// Tells exchanges, whose ends are known by now.
+    fn tell(&mut self, exchanges: Vec<Exchange>, terms: &Terms<'_>, out: &mut Told) {
+        out.exchanges.told += exchanges.len() as u64;
+        for mut exchange in exchanges {
+            exchange.began_ns = self.wall(exchange.began_ns);
+            exchange.ended_ns = self.wall(exchange.ended_ns).max(exchange.began_ns);
+            if self.host.is_none()
+                && let Message::Http(http) = &exchange.message
+            {
+                self.host = http.host().map(Box::from);
+            }
+            out.exchanges.fields_dropped += exchange.fields_dropped();
+            let about = self.about(terms);
+            out.transactions.push(Transaction { about, number: self.transactions, exchange });
+            self.transactions += 1;
+        }
+    }
+
+    /// Exchanges that nobody will ever know whose they are.
+    fn forget_nameless(&mut self, out: &mut Told) {
+        if let Some(conversation) = &mut self.conversation
+            && !self.known
+        {
+            out.exchanges.nameless += conversation.exchanges().len() as u64;
+        }
+    }
+
+    /// The connection is over as far as its exchanges are concerned.
+    pub(super) fn end_conversation(&mut self, close: &Close, terms: &Terms<'_>, out: &mut Told) {
+        let mut client = match self.role_by_flags() {
+            Some(Role::Server) => record::RECEIVE,
+            _ => record::TRANSMIT,
+        };
+        if let Some(conversation) = &mut self.conversation {
+            conversation.end(close.bytes, close.last_ns, close.header.time_ns);
+            client = conversation.client().unwrap_or(client);
+            self.transactions(terms, out);
+            self.forget_nameless(out);
+            out.unknown += u64::from(self.protocol.is_none());
+        }
+        // What is unknown may have been anything.
+        let is_read = terms.parse && self.protocol.is_none_or(conversation::is_read);
+        if is_read && self.lost {
+            let turns = u64::from(close.turns[client]);
+            out.exchanges.turns_untold += turns.saturating_sub(self.transactions.into());
+        }
+    }
+
+    /// Nobody hears any more of the connection, which may go on: exchanges under way are told.
+    pub fn leave(&mut self, now_ns: u64, terms: &Terms<'_>, out: &mut Told) {
+        let Some(conversation) = &mut self.conversation else { return };
+        out.exchanges.open += conversation.leave(now_ns);
+        self.transactions(terms, out);
+        self.forget_nameless(out);
+        out.unknown += u64::from(self.protocol.is_none());
+    }
+
+    /// Whose exchanges these are.
+    fn about(&mut self, terms: &Terms<'_>) -> Arc<About> {
+        let known =
+            self.about.as_ref().filter(|about| about.process.is_some() || self.process.is_none());
+        if let Some(about) = known {
+            return about.clone();
+        }
+        let (local, peer) = self.ends();
+        let role = self.role(local, peer, terms);
+        let about = Arc::new(About {
+            id: self.id,
+            identity: self.identity(role, terms),
+            role,
+            local,
+            peer,
+            process: self.process.clone(),
+        });
+        self.identity = Some(about.identity);
+        self.about = Some(about.clone());
+        about
+    }
+
+    fn found(&mut self, found: Found) {
+        let what = match found.what {
+            // Looked at anew after a forged segment, or the same inside a tunnel.
+            conversation::What::Protocol(protocol) if self.protocol == Some(protocol) => return,
+            conversation::What::Protocol(protocol) => {
+                self.protocol = Some(protocol);
+                What::Protocol(protocol)
+            }
+            conversation::What::ClientHello => {
+                // One that was told before was forged.
+                self.found.retain(|event| !matches!(event.what, What::ClientHello { .. }));
+                let since_open_ns = found.at_ns.saturating_sub(self.connection.opened_ns);
+                What::ClientHello { since_open_ns }
+            }
+        };
+        self.found.push(Event { time_ns: self.wall(found.at_ns), what });
+    }
+}
