@@ -225,6 +225,7 @@ impl Tracer {
     fn publish(&mut self, now: u64, ready: bool) {
         self.picture.kernel(&self.probes.counters.read());
         self.picture.open = self.table.len() as u64;
+        self.picture.opened = self.table.opened();
         self.picture.table = self.table.counts();
         self.picture.ready = ready;
         self.picture.round_ns = now;

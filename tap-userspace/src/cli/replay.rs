@@ -23,6 +23,7 @@ use crate::{
         table::{Settings, Table},
     },
     enrich::process::Process,
+    observe::traffic::{self, Traffic},
     pipeline,
     source::{
         capture::{self, Capture, Item, Wall, file::is_capture},
@@ -68,6 +69,8 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
         .map_err(Failure::runtime)?;
     let exporters = run::exporters(&config, &environment, &runtime, true)?;
     let (sink, transactions) = (exporters.sink(), exporters.transactions());
+    let terms = traffic::Terms::new(&environment, false);
+    let traffic = Traffic::start(&terms, &exporters.registry());
     let settings = Settings { self_tgid: what.self_tgid(), ..run::settings(&config, &environment) };
     let table = Table::new(settings, Identities::new(&config.trace, false));
     let mut replay = Replay { table, processes: HashMap::new(), pace: Pace::new(arguments.speed) };
@@ -80,18 +83,23 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
         }
         let finished = replay.table.take_finished();
         if !finished.is_empty() {
+            traffic.connections(&finished);
             sink.offer_waiting(finished);
         }
         let told = replay.table.take_transactions();
         if !told.is_empty() {
+            traffic.transactions(&told);
             transactions.offer_waiting(told);
         }
         replay.table.take_interests();
     };
     // A recording without its end (the recording tap was killed) still gives what was open.
     replay.table.flush(&[]);
-    sink.offer_waiting(replay.table.take_finished());
-    transactions.offer_waiting(replay.table.take_transactions());
+    let (finished, told) = (replay.table.take_finished(), replay.table.take_transactions());
+    traffic.connections(&finished);
+    traffic.transactions(&told);
+    sink.offer_waiting(finished);
+    transactions.offer_waiting(told);
     drop(runtime.block_on(exporters.shutdown(Instant::now() + DRAIN)));
     read
 }

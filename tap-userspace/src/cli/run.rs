@@ -24,7 +24,10 @@ use crate::{
     },
     connection::{identity::Identities, table},
     export::Exporters,
-    observe::{Board, Picture},
+    observe::{
+        Board, Picture,
+        traffic::{self, Traffic},
+    },
     pipeline::{self, Parts, TraceError},
     probe::{cgroup, load, neighbours, plan::Need, privileges, support, sys},
     source::file::Writer,
@@ -83,18 +86,28 @@ pub fn run(
         _ => return Err(Failure::runtime("the loading thread panicked")),
     };
     announce(&probes, &found, neighbour, arguments.takeover);
-    let admin = Admin { board: board.clone(), items: exporters.counters() };
+    board.show(&exporters.registry());
+    let terms = traffic::Terms::new(&environment, global.admin != admin::Address::Off);
+    let traffic = Traffic::start(&terms, &exporters.registry());
+    let admin = Admin { board: board.clone(), registry: exporters.registry() };
     let serving = listener.map(|listener| runtime.spawn(admin::server::serve(listener, admin)));
 
     let stop = Arc::new(AtomicBool::new(false));
     let (sink, transactions) = (exporters.sink(), exporters.transactions());
+    let of_connections = traffic.clone();
     let parts = Parts {
         probes,
         settings,
         max_bytes: config.capture.payload.max_bytes,
         identities: Identities::new(&config.trace, neighbour && !arguments.takeover),
-        sink: Box::new(move |batch| sink.offer(batch)),
-        transactions: Box::new(move |batch| transactions.offer(batch)),
+        sink: Box::new(move |batch| {
+            of_connections.connections(&batch);
+            sink.offer(batch);
+        }),
+        transactions: Box::new(move |batch| {
+            traffic.transactions(&batch);
+            transactions.offer(batch);
+        }),
         board,
         recorder,
         stop: stop.clone(),
@@ -178,7 +191,9 @@ pub(super) fn settings(config: &Config, environment: &Environment) -> table::Set
         max_age_ns: config.connection.max_age.as_nanos() as u64,
         event_limit: environment.limits().events as usize,
         parse: config.capture.payload.http != HttpPayload::Off
-            && !environment.exporters(Signal::Logs).is_empty(),
+            && [Signal::Logs, Signal::Metrics]
+                .iter()
+                .any(|signal| !environment.exporters(*signal).is_empty()),
         self_tgid: own_pid(config),
     }
 }

@@ -1,11 +1,10 @@
-//! tap's own numbers of the kernel line: what the kernel side saw, dropped and delivered, and what
-//! the table did. The tracing thread publishes them as a whole; whoever asks gets one consistent
+//! Numbers. Here tap's own of the kernel line: what the kernel side saw, dropped and delivered, and
+//! what the table did; in [`traffic`] those of what it saw. The tracing thread publishes them as a whole; whoever asks gets one consistent
 //! picture.
 
-use std::{
-    fmt::Write as _,
-    sync::{Arc, Mutex, PoisonError},
-};
+pub mod traffic;
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use tap_common::{
@@ -13,7 +12,13 @@ use tap_common::{
     record::Kind,
 };
 
-use crate::connection::table;
+use crate::{
+    connection::table,
+    telemetry::{
+        metric::{Family, Registry, Samples},
+        semconv,
+    },
+};
 
 /// The identity of SPEC §7 for one kind of record: `seen = delivered + dropped + in_ring`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +50,8 @@ pub struct Picture {
     pub events: [u64; Event::ALL.len()],
     /// Connections in the table.
     pub open: u64,
+    /// Connections that were opened, see [`Table::opened`](table::Table::opened).
+    pub opened: [u64; 2],
     /// What the table did.
     pub table: table::Counts,
     /// Whether the hooks are attached at the true root and the reader runs.
@@ -104,63 +111,53 @@ impl Picture {
         }})
     }
 
-    /// The picture as Prometheus text.
-    pub fn to_prometheus(&self) -> String {
-        let mut out = String::with_capacity(4096);
-        let mut family = |name: &str, kind: &str, help: &str, rows: &[(String, u64)]| {
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            for (labels, value) in rows {
-                let _ = writeln!(out, "{name}{labels} {value}");
+    /// Puts all of it among tap's numbers.
+    pub fn read(&self, samples: &mut Samples) {
+        for (kind, records) in Kind::ALL.iter().zip(&self.records) {
+            let label = ("kind", kind.name());
+            samples.put(&SEEN, &[label], records.seen);
+            samples.put(&DELIVERED, &[label], records.delivered);
+            samples.put(&IN_RING, &[label], records.in_ring());
+            let reasons = Drop::ALL.iter().map(|reason| reason.name()).zip(records.dropped);
+            for (reason, count) in reasons.chain([("invalid", records.invalid)]) {
+                samples.put(&DROPPED, &[label, ("reason", reason)], count);
             }
-        };
-        let by_kind = |of: &dyn Fn(&Records) -> u64| -> Vec<(String, u64)> {
-            Kind::ALL
-                .iter()
-                .zip(&self.records)
-                .map(|(kind, records)| (format!("{{kind=\"{}\"}}", kind.name()), of(records)))
-                .collect()
-        };
-        let counter = "counter";
-        family(
-            "tap_records_seen_total",
-            counter,
-            "Records due in the kernel.",
-            &by_kind(&|r| r.seen),
-        );
-        let delivered = by_kind(&|r| r.delivered);
-        family("tap_records_delivered_total", counter, "Records read by the daemon.", &delivered);
-        let dropped: Vec<_> = Kind::ALL
-            .iter()
-            .zip(&self.records)
-            .flat_map(|(kind, records)| {
-                let rows = Drop::ALL.iter().map(|reason| reason.name()).zip(records.dropped);
-                rows.chain([("invalid", records.invalid)]).map(|(reason, count)| {
-                    (format!("{{kind=\"{}\",reason=\"{reason}\"}}", kind.name()), count)
-                })
-            })
-            .collect();
-        family("tap_records_dropped_total", counter, "Records dropped, by reason.", &dropped);
-        let in_ring = by_kind(&Records::in_ring);
-        family("tap_records_in_ring_total", "gauge", "Records that wait in a ring.", &in_ring);
-        let events: Vec<_> = Event::ALL
-            .iter()
-            .zip(self.events)
-            .map(|(event, count)| (format!("{{event=\"{}\"}}", event.name()), count))
-            .collect();
-        family("tap_kernel_events_total", counter, "What the kernel side did besides.", &events);
-        let one = |value: u64| [(String::new(), value)];
-        family("tap_connection_open", "gauge", "Connections in the table.", &one(self.open));
-        let table = [
+        }
+        for (event, count) in Event::ALL.iter().zip(self.events) {
+            samples.put(&KERNEL_EVENTS, &[("event", event.name())], count);
+        }
+        samples.put(&OPEN, &[], self.open);
+        for (direction, count) in ["ingress", "egress"].into_iter().zip(self.opened) {
+            samples.put(&OPENED, &[(semconv::CONNECTION_DIRECTION.name, direction)], count);
+        }
+        for (event, count) in [
             ("evicted", self.table.evicted),
             ("own", self.table.own),
             ("nameless", self.table.nameless),
             ("closes_found", self.table.closes_found),
-        ]
-        .map(|(event, count)| (format!("{{event=\"{event}\"}}"), count));
-        family("tap_connection_events_total", counter, "What the table did besides.", &table);
-        out
+        ] {
+            samples.put(&TABLE_EVENTS, &[("event", event)], count);
+        }
     }
 }
+
+const SEEN: Family = Family::counter("tap_records_seen_total", "Records due in the kernel.");
+const DELIVERED: Family =
+    Family::counter("tap_records_delivered_total", "Records read by the daemon.");
+const DROPPED: Family = Family::counter("tap_records_dropped_total", "Records dropped, by reason.");
+const IN_RING: Family = Family::gauge("tap_records_in_ring_total", "Records that wait in a ring.");
+const KERNEL_EVENTS: Family =
+    Family::counter("tap_kernel_events_total", "What the kernel side did besides.");
+const OPEN: Family = Family::gauge("tap_connection_open", "Connections in the table.");
+const OPENED: Family =
+    Family::counter("tap.connection.opened", "Connections that were established while tap looked.")
+        .of("tap.connection", "{connection}");
+const TABLE_EVENTS: Family =
+    Family::counter("tap_connection_events_total", "What the table did besides.");
+
+/// The families that [`Picture::read`] puts in.
+const FAMILIES: [Family; 8] =
+    [SEEN, DELIVERED, DROPPED, IN_RING, KERNEL_EVENTS, OPEN, OPENED, TABLE_EVENTS];
 
 /// The newest picture, shared.
 #[derive(Clone, Debug, Default)]
@@ -171,6 +168,12 @@ impl Board {
     pub fn publish(&self, picture: &Picture) {
         let mut board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         board.clone_from(picture);
+    }
+
+    /// Shows the newest picture among the numbers of `registry`, all of one moment.
+    pub fn show(&self, registry: &Registry) {
+        let board = self.clone();
+        registry.source(&FAMILIES, move |samples| board.picture().read(samples));
     }
 
     /// The newest picture.
