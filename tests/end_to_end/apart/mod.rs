@@ -4,6 +4,7 @@ mod capture;
 mod collector;
 mod environment;
 mod lifecycle;
+mod metrics;
 mod neighbours;
 mod older;
 mod overload;

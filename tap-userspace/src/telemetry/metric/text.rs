@@ -154,8 +154,9 @@ fn write_exemplar(out: &mut String, exemplar: &Exemplar) {
 fn number(value: f64, format: Format) -> String {
     match format {
         _ if value == f64::INFINITY => "+Inf".to_owned(),
-        Format::OpenMetrics => format!("{value:?}"),
-        Format::Prometheus => value.to_string(),
+        // Without an exponent, so that a bound is spelled the same in both.
+        Format::OpenMetrics if value.fract() == 0.0 => format!("{value}.0"),
+        _ => value.to_string(),
     }
 }
 
@@ -291,7 +292,7 @@ mod tests {
     #[test]
     fn histograms_render_with_exemplars_where_these_may_be() {
         const TOOK: Family = Family::histogram("a.b", "s", "Took.");
-        let mut histogram = Histogram::new(Aggregation::Explicit, &[0.5, 1.0]);
+        let mut histogram = Histogram::new(Aggregation::Explicit, &[0.000_05, 0.5, 1.0]);
         histogram.record(0.25, None);
         let time_ns = 1_700_000_000_045_000_000;
         let exemplar = Exemplar { value: 0.0, time_ns, trace_id: [0xab; 16], span_id: [1; 8] };
@@ -303,6 +304,7 @@ mod tests {
             render(&read, Format::Prometheus),
             "# HELP a_b_seconds Took.\n\
              # TYPE a_b_seconds histogram\n\
+             a_b_seconds_bucket{x_y=\"z\",le=\"0.00005\"} 0\n\
              a_b_seconds_bucket{x_y=\"z\",le=\"0.5\"} 1\n\
              a_b_seconds_bucket{x_y=\"z\",le=\"1\"} 1\n\
              a_b_seconds_bucket{x_y=\"z\",le=\"+Inf\"} 2\n\
@@ -315,6 +317,7 @@ mod tests {
                 "# HELP a_b_seconds Took.\n\
                  # TYPE a_b_seconds histogram\n\
                  # UNIT a_b_seconds seconds\n\
+                 a_b_seconds_bucket{{x_y=\"z\",le=\"0.00005\"}} 0\n\
                  a_b_seconds_bucket{{x_y=\"z\",le=\"0.5\"}} 1\n\
                  a_b_seconds_bucket{{x_y=\"z\",le=\"1.0\"}} 1\n\
                  a_b_seconds_bucket{{x_y=\"z\",le=\"+Inf\"}} 2 # {{trace_id=\"{}\",span_id=\"{}\"}} 2 1700000000.045\n\
