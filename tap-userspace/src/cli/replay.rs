@@ -69,9 +69,10 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
         .map_err(Failure::runtime)?;
     let exporters = run::exporters(&config, &environment, &runtime, true)?;
     let (sink, transactions) = (exporters.sink(), exporters.transactions());
-    let terms = traffic::Terms::new(&environment, false);
-    let traffic = Traffic::start(&terms, &exporters.registry());
-    let settings = Settings { self_tgid: what.self_tgid(), ..run::settings(&config, &environment) };
+    let metered = traffic::Terms::new(&environment, false);
+    let traffic = Traffic::start(&metered, &exporters.registry());
+    let settings = run::settings(&config, &environment, &metered);
+    let settings = Settings { self_tgid: what.self_tgid(), ..settings };
     let table = Table::new(settings, Identities::new(&config.trace, false));
     let mut replay = Replay { table, processes: HashMap::new(), pace: Pace::new(arguments.speed) };
     let mut what = what;

@@ -102,11 +102,13 @@ struct Export {
 
 impl Export {
     async fn run(mut self) {
+        let mut next = Instant::now();
         loop {
-            // The receiver is gone with the meter.
-            let waited = tokio::time::timeout(self.interval, self.leaving.changed()).await;
+            next = (next + self.interval).max(Instant::now());
+            // Told to leave, or left alone.
+            let last = tokio::time::timeout_at(next.into(), self.leaving.changed()).await.is_ok();
             self.once().await;
-            if waited.is_ok() || self.leaving.borrow().is_some() {
+            if last {
                 return;
             }
         }

@@ -45,6 +45,9 @@ pub struct Terms {
     pub push: Option<(Aggregation, Temporality)>,
     /// Which measurements may become exemplars; none where there is no sampler.
     pub exemplars: Option<Sampler>,
+    /// Exchanges are to be read for this. Without it they are aggregated where they are read anyhow:
+    /// payload must be captured for them, which costs more than metrics that nobody has asked for.
+    pub exchanges: bool,
 }
 
 impl Terms {
@@ -60,8 +63,9 @@ impl Terms {
             ExemplarFilter::TraceBased if traced => Some(environment.sampler()),
             ExemplarFilter::TraceBased | ExemplarFilter::AlwaysOff => None,
         };
+        let exchanges = push || scrape && exporters.contains(&Exporter::Prometheus);
         let push = push.then_some((metering.aggregation, metering.temporality));
-        Self { scrape, push, exemplars }
+        Self { scrape, push, exemplars, exchanges }
     }
 }
 
@@ -289,13 +293,13 @@ impl View {
             Role::Client => status.is_some_and(|status| status != "OK"),
             Role::Server => status.is_some_and(|status| SERVER_ERRORS.contains(&status)),
         };
-        self.labels.clear().text("grpc");
-        // A method that the server does not have is anybody's invention.
-        if status == Some("UNIMPLEMENTED") {
-            self.labels.text("_OTHER");
-        } else {
-            self.labels.text(http.target.trim_start_matches('/'));
-        }
+        let method = http.target.strip_prefix('/').unwrap_or(&http.target);
+        self.labels.clear().text("grpc").maybe(match status {
+            // A method that the server does not have is anybody's invention.
+            Some("UNIMPLEMENTED") => Some("_OTHER"),
+            // Its name was said before tap came.
+            _ => Some(method).filter(|method| !method.is_empty()),
+        });
         self.labels.maybe(status);
         self.labels.maybe(http.error.map(log::trouble).or(status.filter(|_| failed)));
         self.server(about, http.host());

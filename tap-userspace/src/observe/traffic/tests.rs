@@ -48,6 +48,11 @@ fn http(method: &str, status: Option<u16>, error: Option<Trouble>) -> Http {
     }
 }
 
+/// A call on a connection that is older than tap, whose path HPACK does not repeat.
+fn nameless() -> Http {
+    Http { target: String::new(), ..call("0") }
+}
+
 fn call(status: &str) -> Http {
     let mut request = Headers::default();
     request.push(b"content-type", b"application/grpc");
@@ -91,7 +96,7 @@ fn connection(role: Role, state: State, error_type: Option<&'static str>) -> Con
     }
 }
 
-const SCRAPED: Terms = Terms { scrape: true, push: None, exemplars: None };
+const SCRAPED: Terms = Terms { scrape: true, push: None, exemplars: None, exchanges: false };
 
 fn started(terms: &Terms) -> (Arc<Traffic>, Registry) {
     let registry = Registry::default();
@@ -187,6 +192,11 @@ fn exchanges_have_the_attributes_of_the_conventions() {
         (client, of(call("0")), rpc("client", "pkg.Service/Call rpc.status_code=OK", from)),
         (
             client,
+            of(nameless()),
+            format!("rpc.client.call.duration rpc.system.name=grpc rpc.status_code=OK {from}"),
+        ),
+        (
+            client,
             of(call("5")),
             rpc("client", "pkg.Service/Call rpc.status_code=NOT_FOUND error.type=NOT_FOUND", from),
         ),
@@ -256,11 +266,9 @@ fn connections_are_told_when_they_end_and_their_bytes_by_segment() {
     let closed = connection(Role::Client, State::Closed, None);
     let accepted = connection(Role::Server, State::Closed, None);
     let refused = connection(Role::Client, State::Refused, Some("refused"));
-    let mut older = closed.clone();
-    older.quality.add(Quality::PREEXISTING);
     for (connections, expected) in [
         (
-            vec![open.clone(), closed.clone()],
+            vec![open.clone(), closed],
             vec![
                 format!("tap.connection.io {egress} network.io.direction=receive 20"),
                 format!("tap.connection.io {egress} network.io.direction=transmit 40"),
@@ -298,6 +306,8 @@ fn connections_are_told_when_they_end_and_their_bytes_by_segment() {
         traffic.connections(&connections);
         assert_eq!(told(&registry.read(Reader::Scrape)), expected);
     }
+    let mut older = connection(Role::Client, State::Closed, None);
+    older.quality.add(Quality::PREEXISTING);
     let (traffic, registry) = started(&SCRAPED);
     traffic.connections(&[refused, older]);
     let lines = told(&registry.read(Reader::Scrape));
@@ -327,7 +337,7 @@ fn every_reader_has_its_form() {
         (true, Some(exponential), 2),
         (false, Some(exponential), 1),
     ] {
-        let (traffic, registry) = started(&Terms { scrape, push, exemplars: None });
+        let (traffic, registry) = started(&Terms { scrape, push, ..SCRAPED });
         assert_eq!(traffic.views.len(), views);
         for _ in 0..2 {
             traffic.connections(&[connection(Role::Client, State::Closed, None)]);
@@ -348,6 +358,28 @@ fn every_reader_has_its_form() {
         assert_eq!(closed(Reader::Scrape).as_deref(), scrape.then_some("2"));
         let cumulative = push == Some(explicit);
         assert_eq!(closed(Reader::Push).as_deref(), cumulative.then_some("2"));
+    }
+}
+
+#[test]
+fn off_means_off() {
+    for (value, scrape, push, exchanges) in [
+        ("", false, false, false),
+        ("none", false, false, false),
+        ("prometheus", false, false, false),
+        ("", true, false, false),
+        ("prometheus", true, false, true),
+        ("otlp", false, true, true),
+        ("console", true, true, true),
+    ] {
+        let environment = Environment::read([("OTEL_METRICS_EXPORTER", value)]).unwrap();
+        let terms = Terms::new(&environment, scrape);
+        let told = (terms.scrape, terms.push.is_some(), terms.exchanges);
+        assert_eq!(told, (scrape, push, exchanges), "{value} {scrape}");
+        let (traffic, registry) = started(&terms);
+        traffic.connections(&[connection(Role::Client, State::Closed, None)]);
+        assert_eq!(traffic.views.is_empty(), !scrape && !push);
+        assert_eq!(registry.read(Reader::Push).is_empty(), !push);
     }
 }
 

@@ -254,3 +254,116 @@ fn pair(key: &str, value: any_value::Value) -> KeyValue {
     let value = Some(AnyValue { value: Some(value) });
     KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::histogram::{Aggregation, Exemplar as Known, Histogram as Measured},
+        *,
+    };
+
+    const OWN: Family = Family::counter("own_total", "Own.");
+    const OPEN: Family = Family::gauge("open", "Open.");
+    const TOOK: Family = Family::histogram("took", "s", "Took.").of("tap.http", "s");
+
+    fn sample(family: &Family, label: usize, value: Value, delta_since: Option<u64>) -> Sample {
+        let labels = vec![("n", Label::Int(label as i64)), ("on", Label::Bool(true))];
+        Sample { name: family.name, labels, value, delta_since }
+    }
+
+    fn number(family: &Family, number: u64, delta_since: Option<u64>) -> Read {
+        let samples = vec![sample(family, 0, Value::Number(number), delta_since)];
+        Read { family: *family, samples }
+    }
+
+    fn metrics(requests: Vec<(ExportMetricsServiceRequest, u64)>) -> Vec<Metric> {
+        let resources = requests.into_iter().flat_map(|(request, _)| request.resource_metrics);
+        resources.flat_map(|it| it.scope_metrics).flat_map(|it| it.metrics).collect()
+    }
+
+    fn whole(point: &NumberDataPoint) -> (u64, i64) {
+        let Some(number_data_point::Value::AsInt(value)) = point.value else { panic!("{point:?}") };
+        (point.start_time_unix_nano, value)
+    }
+
+    #[test]
+    fn counters_are_told_as_the_preference_says() {
+        use Temporality::{Cumulative, Delta, LowMemory};
+        // Begin and value at 10, where 5 were counted, and at 20, where 7 were.
+        for (temporality, delta_since, expected, delta) in [
+            (Cumulative, None, [(1, 5), (1, 7)], false),
+            (Delta, None, [(1, 5), (10, 2)], true),
+            (LowMemory, None, [(1, 5), (1, 7)], false),
+            (Delta, Some(3), [(3, 5), (3, 7)], true),
+            (LowMemory, Some(3), [(3, 5), (3, 7)], true),
+        ] {
+            let mut encoder = Encoder::new(&Resource::default(), temporality, 1);
+            for ((now, counted), expected) in [(10, 5), (20, 7)].into_iter().zip(expected) {
+                let read = vec![number(&OWN, counted, delta_since), number(&OPEN, counted, None)];
+                let metrics = metrics(encoder.encode(read, now));
+                let Some(Data::Sum(sum)) = &metrics[0].data else { panic!("{metrics:?}") };
+                assert_eq!(whole(&sum.data_points[0]), expected, "{temporality:?} {now}");
+                let told = sum.aggregation_temporality == AggregationTemporality::Delta as i32;
+                assert!(sum.is_monotonic && told == delta, "{temporality:?} {sum:?}");
+                let Some(Data::Gauge(gauge)) = &metrics[1].data else { panic!("{metrics:?}") };
+                assert_eq!(whole(&gauge.data_points[0]), (0, counted as i64));
+            }
+        }
+    }
+
+    #[test]
+    fn requests_are_bounded_and_hold_every_point() {
+        for count in [0, 1, MOST_POINTS - 1, MOST_POINTS, MOST_POINTS + 1, 3 * MOST_POINTS] {
+            let samples = (0..count).map(|n| sample(&OWN, n, Value::Number(1), None)).collect();
+            let read = vec![Read { family: OWN, samples }, number(&OPEN, 1, None)];
+            let mut encoder = Encoder::new(&Resource::default(), Temporality::Cumulative, 1);
+            let requests = encoder.encode(read, 2);
+            assert!(requests.iter().all(|(_, points)| (1..=MOST_POINTS as u64).contains(points)));
+            assert_eq!(requests.iter().map(|it| it.1).sum::<u64>(), count as u64 + 1);
+            let told: usize = metrics(requests)
+                .iter()
+                .map(|metric| match &metric.data {
+                    Some(Data::Sum(sum)) => sum.data_points.len(),
+                    Some(Data::Gauge(gauge)) => gauge.data_points.len(),
+                    other => panic!("{other:?}"),
+                })
+                .sum();
+            assert_eq!(told, count + 1);
+        }
+    }
+
+    #[test]
+    fn histograms_are_told_in_their_own_form_with_new_exemplars() {
+        for aggregation in [Aggregation::Explicit, Aggregation::Exponential] {
+            let mut encoder = Encoder::new(&Resource::default(), Temporality::Cumulative, 1);
+            let mut measured = Measured::new(aggregation, &[1.0]);
+            let known = Known { value: 0.0, time_ns: 5, trace_id: [3; 16], span_id: [4; 8] };
+            measured.record(0.5, Some(known));
+            measured.record(0.0, None);
+            let value = Value::Histogram(Box::new(measured));
+            for (now, exemplars) in [(10, 1), (20, 0)] {
+                let samples = vec![sample(&TOOK, 0, value.clone(), None)];
+                let requests = encoder.encode(vec![Read { family: TOOK, samples }], now);
+                let scopes = &requests[0].0.resource_metrics[0].scope_metrics;
+                assert_eq!(scopes[0].scope.as_ref().unwrap().name, "tap.http");
+                let told = match &scopes[0].metrics[0].data {
+                    Some(Data::Histogram(it)) => {
+                        let point = &it.data_points[0];
+                        assert_eq!(point.bucket_counts, [2, 0]);
+                        (point.count, point.sum, point.min, point.max, point.exemplars.clone())
+                    }
+                    Some(Data::ExponentialHistogram(it)) => {
+                        let point = &it.data_points[0];
+                        let positive = point.positive.as_ref().unwrap();
+                        assert_eq!((point.zero_count, &*positive.bucket_counts), (1, &[1][..]));
+                        (point.count, point.sum, point.min, point.max, point.exemplars.clone())
+                    }
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!((told.0, told.1, told.2, told.3), (2, Some(0.5), Some(0.0), Some(0.5)));
+                assert_eq!(told.4.len(), exemplars, "{now}");
+                assert!(told.4.iter().all(|it| it.trace_id == [3; 16] && it.span_id == [4; 8]));
+            }
+        }
+    }
+}
