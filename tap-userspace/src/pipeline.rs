@@ -224,6 +224,7 @@ impl Tracer {
             lines.flush();
         }
         self.picture.open = self.table.len() as u64;
+        self.picture.opened = self.table.opened();
         self.picture.table = self.table.counts();
         self.picture.ready = ready;
         self.picture.round_ns = now;

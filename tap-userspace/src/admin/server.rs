@@ -5,15 +5,23 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::{fs::PermissionsExt as _, net::UnixListener},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
 use super::Address;
-use crate::{connection::clock, export::ItemCounters, observe::Board};
+use crate::{
+    connection::clock,
+    observe::Board,
+    telemetry::metric::{
+        Reader, Registry,
+        text::{self, Format},
+    },
+};
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
     routing::get,
 };
@@ -26,8 +34,8 @@ const HANGS_AFTER: Duration = Duration::from_secs(10);
 pub struct Admin {
     /// Numbers of the kernel line.
     pub board: Board,
-    /// Numbers of the exporters.
-    pub items: ItemCounters,
+    /// All numbers.
+    pub registry: Arc<Registry>,
 }
 
 /// A bound socket.
@@ -119,7 +127,13 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     }
 }
 
-async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
-    let text = admin.board.picture().to_prometheus() + &admin.items.to_prometheus();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::negotiate(accept.unwrap_or_default());
+    let render = move || text::render(&admin.registry.read(Reader::Scrape), format);
+    // Thousands of series take some milliseconds.
+    match tokio::task::spawn_blocking(render).await {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }

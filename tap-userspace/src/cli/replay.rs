@@ -24,6 +24,7 @@ use crate::{
         transaction::Transaction,
     },
     export::Sink,
+    observe::traffic::{self, Traffic},
     source::{
         capture::{self, Capture, Item, Wall, file::is_capture},
         file::{Frame, ReadError, Reader},
@@ -67,7 +68,10 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
         .map_err(Failure::runtime)?;
     let exporters = run::exporters(&config, &environment, &runtime, true)?;
     let (sink, transactions) = (exporters.sink(), exporters.transactions());
-    let settings = Settings { self_tgid: what.self_tgid(), ..run::settings(&config, &environment) };
+    let metered = traffic::Terms::new(&environment, false);
+    let traffic = Traffic::start(&metered, &exporters.registry());
+    let settings = run::settings(&config, &environment, &metered);
+    let settings = Settings { self_tgid: what.self_tgid(), ..settings };
     let table = Table::new(settings, Identities::new(&config.trace, false));
     let mut replay = Replay { retold: Retold::new(table), pace: Pace::new(arguments.speed) };
     let mut what = what;
@@ -77,12 +81,12 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
             Ok(false) => break Ok(()),
             Err(failure) => break Err(failure(&arguments.file)),
         }
-        replay.offer(&sink, &transactions);
+        replay.offer(&traffic, &sink, &transactions);
         replay.retold.table.take_interests();
     };
     // A recording without its end (the recording tap was killed) still gives what was open.
     replay.retold.table.flush(&[]);
-    replay.offer(&sink, &transactions);
+    replay.offer(&traffic, &sink, &transactions);
     drop(runtime.block_on(exporters.shutdown(Instant::now() + DRAIN)));
     read
 }
@@ -179,10 +183,20 @@ struct Replay {
 
 impl Replay {
     /// Hands over what is finished, waiting for room.
-    fn offer(&mut self, sink: &Sink<Connection>, transactions: &Sink<Transaction>) {
-        self.retold.table.take_finished().into_iter().for_each(|batch| sink.offer_waiting(batch));
-        let told = self.retold.table.take_transactions();
-        told.into_iter().for_each(|batch| transactions.offer_waiting(batch));
+    fn offer(
+        &mut self,
+        traffic: &Traffic,
+        sink: &Sink<Connection>,
+        transactions: &Sink<Transaction>,
+    ) {
+        for finished in self.retold.table.take_finished() {
+            traffic.connections(&finished);
+            sink.offer_waiting(finished);
+        }
+        for told in self.retold.table.take_transactions() {
+            traffic.transactions(&told);
+            transactions.offer_waiting(told);
+        }
     }
 
     /// What a packet capture tells.

@@ -19,12 +19,15 @@ use super::{Failure, Global};
 use crate::{
     admin::{self, server::Admin},
     config::{
-        environment::{Environment, Signal},
+        environment::{Environment, Exporter, Signal},
         file::{Config, HttpPayload},
     },
     connection::{identity::Identities, table},
     export::Exporters,
-    observe::{Board, Picture},
+    observe::{
+        Board, Picture,
+        traffic::{self, Traffic},
+    },
     pipeline::{self, Parts, TraceError},
     probe::{cgroup, load, neighbours, plan::Need, privileges, support, sys},
     source::file::Writer,
@@ -67,7 +70,12 @@ pub fn run(
     // The port is taken before anything is attached: a second tap by mistake ends here.
     let listener = admin::server::bind(&global.admin).map_err(Failure::runtime)?;
     let recorder = record.map(|path| create(path, own_pid(&config))).transpose()?;
-    let settings = settings(&config, &environment);
+    let metered = traffic::Terms::new(&environment, listener.is_some());
+    if listener.is_none() && environment.exporters(Signal::Metrics).contains(&Exporter::Prometheus)
+    {
+        tracing::warn!("OTEL_METRICS_EXPORTER=prometheus shows nothing with --admin off.");
+    }
+    let settings = settings(&config, &environment, &metered);
     let wanted = config.kernel(own_pid(&config), settings.parse);
 
     // The one thread that keeps all rights; it ends when the programs run.
@@ -83,18 +91,27 @@ pub fn run(
         _ => return Err(Failure::runtime("the loading thread panicked")),
     };
     announce(&probes, &found, neighbour, arguments.takeover);
-    let admin = Admin { board: board.clone(), items: exporters.counters() };
+    board.show(&exporters.registry());
+    let traffic = Traffic::start(&metered, &exporters.registry());
+    let admin = Admin { board: board.clone(), registry: exporters.registry() };
     let serving = listener.map(|listener| runtime.spawn(admin::server::serve(listener, admin)));
 
     let stop = Arc::new(AtomicBool::new(false));
     let (sink, transactions) = (exporters.sink(), exporters.transactions());
+    let of_connections = traffic.clone();
     let parts = Parts {
         probes,
         settings,
         max_bytes: config.capture.payload.max_bytes,
         identities: Identities::new(&config.trace, neighbour && !arguments.takeover),
-        sink: Box::new(move |batch| sink.offer(batch)),
-        transactions: Box::new(move |batch| transactions.offer(batch)),
+        sink: Box::new(move |batch| {
+            of_connections.connections(&batch);
+            sink.offer(batch);
+        }),
+        transactions: Box::new(move |batch| {
+            traffic.transactions(&batch);
+            transactions.offer(batch);
+        }),
         board,
         recorder,
         stop: stop.clone(),
@@ -172,13 +189,17 @@ fn own_pid(config: &Config) -> u32 {
     if config.capture.own { 0 } else { std::process::id() }
 }
 
-pub(super) fn settings(config: &Config, environment: &Environment) -> table::Settings {
+pub(super) fn settings(
+    config: &Config,
+    environment: &Environment,
+    metered: &traffic::Terms,
+) -> table::Settings {
     table::Settings {
         capacity: config.connection.table_size,
         max_age_ns: config.connection.max_age.as_nanos() as u64,
         event_limit: environment.limits().events as usize,
         parse: config.capture.payload.http != HttpPayload::Off
-            && !environment.exporters(Signal::Logs).is_empty(),
+            && (metered.exchanges || !environment.exporters(Signal::Logs).is_empty()),
         self_tgid: own_pid(config),
     }
 }

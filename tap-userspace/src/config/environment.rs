@@ -7,15 +7,19 @@ mod values;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use opentelemetry_sdk::metrics::Temporality;
-
 use self::values::Values;
 pub(crate) use self::values::percent_decode;
 pub use self::{
     otlp::{Compression, Otlp, Protocol, Signal, Tls},
     values::Finding,
 };
-use crate::{policy::sample::Sampler, telemetry::limits::Limits};
+use crate::{
+    policy::sample::Sampler,
+    telemetry::{
+        limits::Limits,
+        metric::{histogram::Aggregation, otlp::Temporality},
+    },
+};
 
 /// A variable whose value cannot be used at all.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +55,20 @@ pub enum Exporter {
     Otlp,
     /// To standard output, as JSON lines.
     Console,
+    /// To `/metrics` of the admin address.
+    Prometheus,
+}
+
+/// `OTEL_METRICS_EXEMPLAR_FILTER`: which measurements may become exemplars.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExemplarFilter {
+    /// All.
+    AlwaysOn,
+    /// None.
+    AlwaysOff,
+    /// Those of sampled traces.
+    #[default]
+    TraceBased,
 }
 
 /// `OTEL_BSP_*`, and `OTEL_BLRP_*` for log records.
@@ -91,11 +109,18 @@ impl Batching {
     }
 }
 
-/// `OTEL_METRIC_EXPORT_*` and what else concerns tap's own metrics.
+/// `OTEL_METRIC_EXPORT_*` and what else concerns metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metering {
     /// Between two exports (`OTEL_METRIC_EXPORT_INTERVAL`).
     pub interval: Duration,
+    /// Longest time for one export, retries included (`OTEL_METRIC_EXPORT_TIMEOUT`); `None` is
+    /// without end.
+    pub give_up: Option<Duration>,
+    /// `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`.
+    pub aggregation: Aggregation,
+    /// `OTEL_METRICS_EXEMPLAR_FILTER`.
+    pub exemplars: ExemplarFilter,
     /// `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`.
     pub temporality: Temporality,
 }
@@ -267,16 +292,16 @@ fn exporters(values: &mut Values, signal: Signal) -> Option<Vec<Exporter>> {
     for name in list.split(',').map(str::trim) {
         let exporter = match (name, signal) {
             ("otlp", _) => Exporter::Otlp,
-            ("console" | "logging", Signal::Traces | Signal::Logs) => Exporter::Console,
+            ("console" | "logging", _) => Exporter::Console,
             ("none" | "", _) => continue,
             ("prometheus", Signal::Metrics) => {
                 values.note(&variable, &list, "metrics are on /metrics of the admin address");
-                continue;
+                Exporter::Prometheus
             }
             _ => {
                 let allowed = match signal {
                     Signal::Traces | Signal::Logs => "otlp, console, none",
-                    Signal::Metrics => "otlp, none",
+                    Signal::Metrics => "otlp, console, prometheus, none",
                 };
                 let what =
                     format!("{name:?} is not an exporter of tap's; allowed: {allowed}; ignored");
@@ -346,18 +371,42 @@ fn read_batching(values: &mut Values, prefix: &str, default: Batching) -> Batchi
 
 fn metering(values: &mut Values) -> Metering {
     let interval = values.milliseconds("OTEL_METRIC_EXPORT_INTERVAL");
-    let allowed = [
+    let timeout = values.timeout("OTEL_METRIC_EXPORT_TIMEOUT");
+    let temporalities = [
         ("cumulative", Temporality::Cumulative),
         ("delta", Temporality::Delta),
         ("lowmemory", Temporality::LowMemory),
     ];
-    let variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+    let aggregations = [
+        ("explicit_bucket_histogram", Aggregation::Explicit),
+        ("base2_exponential_bucket_histogram", Aggregation::Exponential),
+    ];
+    let filters = [
+        ("always_on", ExemplarFilter::AlwaysOn),
+        ("always_off", ExemplarFilter::AlwaysOff),
+        ("trace_based", ExemplarFilter::TraceBased),
+    ];
+    let otlp = |what: &str| format!("OTEL_EXPORTER_OTLP_METRICS_{what}");
     Metering {
         interval: interval
             .filter(|interval| !interval.is_zero())
             .unwrap_or(Duration::from_secs(60)),
-        temporality: values.one_of(variable, &allowed).unwrap_or_default(),
+        give_up: timeout.unwrap_or(Some(Duration::from_secs(30))),
+        temporality: caseless(values, &otlp("TEMPORALITY_PREFERENCE"), &temporalities),
+        aggregation: caseless(values, &otlp("DEFAULT_HISTOGRAM_AGGREGATION"), &aggregations),
+        exemplars: caseless(values, "OTEL_METRICS_EXEMPLAR_FILTER", &filters),
     }
+}
+
+/// One of some names, in whatever case (as the specification has it of enumerations); else the
+/// default.
+fn caseless<T: Copy + Default>(values: &mut Values, name: &str, allowed: &[(&str, T)]) -> T {
+    let names: Vec<_> = allowed.iter().map(|(name, _)| *name).collect();
+    let wrong = format!("not known; allowed: {}; ignored", names.join(", "));
+    let found = values.parse(name, &wrong, |value| {
+        allowed.iter().find(|(name, _)| name.eq_ignore_ascii_case(value)).map(|(_, value)| *value)
+    });
+    found.unwrap_or_default()
 }
 
 /// The limits on attributes of a signal; where one is unset, that for all signals.

@@ -31,6 +31,12 @@ impl Clock {
     }
 }
 
+/// Unix time in nanoseconds.
+pub fn wall() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_nanos() as u64
+}
+
 /// `CLOCK_MONOTONIC` in nanoseconds: what `bpf_ktime_get_ns` returns.
 #[expect(unsafe_code, reason = "the standard library does not tell its monotonic clock's value")]
 pub fn monotonic() -> u64 {

@@ -198,6 +198,8 @@ pub struct Connection {
     pub local: (IpAddr, u16),
     /// The peer's address and port.
     pub peer: (IpAddr, u16),
+    /// When it was opened, Unix nanoseconds: the begin of its first segment.
+    pub opened_ns: u64,
     /// Begin, Unix nanoseconds.
     pub start_ns: u64,
     /// End, Unix nanoseconds; not before `start_ns`.

@@ -84,6 +84,7 @@ pub struct Table {
     now_ns: u64,
     clock_offset: i64,
     counts: Counts,
+    opened: [u64; 2],
     finished: Batches<Connection>,
     told: Told,
     /// Connections of which the kernel side should capture otherwise.
@@ -110,6 +111,7 @@ impl Table {
             now_ns: 0,
             clock_offset: 0,
             counts: Counts::default(),
+            opened: [0; 2],
             finished: Batches::default(),
             told: Told::default(),
             interests: Vec::new(),
@@ -130,6 +132,12 @@ impl Table {
     /// What it did besides.
     pub const fn counts(&self) -> Counts {
         Counts { unknown: self.told.unknown, exchanges: self.told.exchanges, ..self.counts }
+    }
+
+    /// Connections that were established while tap looked, by who opened them: the peer, this host.
+    /// Those of tap itself that the kernel side could not know are among them.
+    pub const fn opened(&self) -> [u64; 2] {
+        self.opened
     }
 
     /// Takes what has finished.
@@ -201,6 +209,7 @@ impl Table {
     fn open(&mut self, open: &Open, process: Option<&Arc<Process>>) {
         let key = key(&open.header);
         let name = self.name_of(&open.connection);
+        self.opened[usize::from(open.connection.flags & flags::ACTIVE != 0)] += 1;
         let entry = self.entry(key);
         entry.count(Lane::Life);
         entry.in_storage = true;

@@ -95,7 +95,7 @@ impl Counts {
 /// The terms of one signal at one exporter.
 #[derive(Debug)]
 pub struct Items {
-    /// `traces` or `metrics`.
+    /// `traces`, `logs` or `metrics`, whose items are data points.
     pub signal: &'static str,
     /// `otlp` or `console`.
     pub exporter: &'static str,

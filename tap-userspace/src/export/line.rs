@@ -218,8 +218,8 @@ fn digits(mut value: u64, width: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&text[at.min(text.len() - width)..]);
 }
 
-/// RFC 3339 with nanoseconds, UTC.
-fn time(unix_ns: u64, out: &mut Vec<u8>) {
+/// Appends a time as quoted RFC 3339 with nanoseconds, UTC.
+pub fn time(unix_ns: u64, out: &mut Vec<u8>) {
     let (seconds, nanos) = (unix_ns / 1_000_000_000, unix_ns % 1_000_000_000);
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = clock(seconds);

@@ -34,7 +34,7 @@ use crate::{
         limits::Limits,
         log,
         meter::{self, Meter},
-        metric::{Format, Registry},
+        metric::Registry,
         resource::Resource,
         span,
     },
@@ -212,8 +212,8 @@ impl Exporters {
         let spans = Ways::start(&mut with, Signal::Traces, "traces", form, encoder)?;
         let encoder = Logs(terms.clone());
         let logs = Ways::start(&mut with, Signal::Logs, "logs", lines(Signal::Logs), encoder)?;
-        let counters = with.counters;
-        let meter = meter::start(environment, &resource, &counters, handle)?;
+        let mut counters = with.counters;
+        let meter = meter::start(environment, &resource, &mut counters, handle)?;
         Ok(Self { spans, logs, meter, counters })
     }
 
@@ -307,7 +307,7 @@ pub struct ItemCounters {
 
 impl ItemCounters {
     /// Counts for one more.
-    fn add(&mut self, signal: &'static str, exporter: &'static str) -> Arc<Items> {
+    pub(crate) fn add(&mut self, signal: &'static str, exporter: &'static str) -> Arc<Items> {
         let items = Arc::new(Items::new(signal, exporter));
         self.items.push(items.clone());
         let read = items.clone();
@@ -323,11 +323,6 @@ impl ItemCounters {
     /// The registry they are in.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
-    }
-
-    /// All numbers of the registry as Prometheus text.
-    pub fn to_prometheus(&self) -> String {
-        self.registry.render(Format::Prometheus)
     }
 
     /// By signal and exporter, as the accounting line has them.

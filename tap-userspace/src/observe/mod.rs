@@ -1,11 +1,10 @@
-//! tap's own numbers of the kernel line: what the kernel side saw, dropped and delivered, and what
-//! the table did. The tracing thread publishes them as a whole; whoever asks gets one consistent
+//! Numbers. Here tap's own of the kernel line: what the kernel side saw, dropped and delivered, and
+//! what the table did; in [`traffic`] those of what it saw. The tracing thread publishes them as a whole; whoever asks gets one consistent
 //! picture.
 
-use std::{
-    fmt::Write as _,
-    sync::{Arc, Mutex, PoisonError},
-};
+pub mod traffic;
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use tap_common::{
@@ -13,7 +12,14 @@ use tap_common::{
     record::Kind,
 };
 
-use crate::{connection::table, enrich::names::Refused};
+use crate::{
+    connection::table,
+    enrich::names::Refused,
+    telemetry::{
+        metric::{Family, Registry, Samples},
+        semconv,
+    },
+};
 
 /// The identity of SPEC §7 for one kind of record: `seen = delivered + dropped + in_ring`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +51,8 @@ pub struct Picture {
     pub events: [u64; Event::ALL.len()],
     /// Connections in the table.
     pub open: u64,
+    /// Connections that were opened, see [`Table::opened`](table::Table::opened).
+    pub opened: [u64; 2],
     /// What the table did.
     pub table: table::Counts,
     /// Words to the kernel side, on what to capture, that its table had no room for.
@@ -113,73 +121,41 @@ impl Picture {
         }, "exchanges": rows(self.table.exchanges.all()), "dns_refused": rows(self.dns_refused()) })
     }
 
-    /// The picture as Prometheus text.
-    pub fn to_prometheus(&self) -> String {
-        let mut out = String::with_capacity(4096);
-        let mut family = |name: &str, kind: &str, help: &str, rows: &[(String, u64)]| {
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            for (labels, value) in rows {
-                let _ = writeln!(out, "{name}{labels} {value}");
+    /// Puts all of it among tap's numbers.
+    pub fn read(&self, samples: &mut Samples) {
+        for (kind, records) in Kind::ALL.iter().zip(&self.records) {
+            let label = ("kind", kind.name());
+            samples.put(&SEEN, &[label], records.seen);
+            samples.put(&DELIVERED, &[label], records.delivered);
+            samples.put(&IN_RING, &[label], records.in_ring());
+            let reasons = Drop::ALL.iter().map(|reason| reason.name()).zip(records.dropped);
+            for (reason, count) in reasons.chain([("invalid", records.invalid)]) {
+                samples.put(&DROPPED, &[label, ("reason", reason)], count);
             }
-        };
-        let by_kind = |of: &dyn Fn(&Records) -> u64| -> Vec<(String, u64)> {
-            Kind::ALL
-                .iter()
-                .zip(&self.records)
-                .map(|(kind, records)| (format!("{{kind=\"{}\"}}", kind.name()), of(records)))
-                .collect()
-        };
-        let counter = "counter";
-        family(
-            "tap_records_seen_total",
-            counter,
-            "Records due in the kernel.",
-            &by_kind(&|r| r.seen),
-        );
-        let delivered = by_kind(&|r| r.delivered);
-        family("tap_records_delivered_total", counter, "Records read by the daemon.", &delivered);
-        let dropped: Vec<_> = Kind::ALL
-            .iter()
-            .zip(&self.records)
-            .flat_map(|(kind, records)| {
-                let rows = Drop::ALL.iter().map(|reason| reason.name()).zip(records.dropped);
-                rows.chain([("invalid", records.invalid)]).map(|(reason, count)| {
-                    (format!("{{kind=\"{}\",reason=\"{reason}\"}}", kind.name()), count)
-                })
-            })
-            .collect();
-        family("tap_records_dropped_total", counter, "Records dropped, by reason.", &dropped);
-        let in_ring = by_kind(&Records::in_ring);
-        family("tap_records_in_ring_total", "gauge", "Records that wait in a ring.", &in_ring);
-        let events: Vec<_> = Event::ALL
-            .iter()
-            .zip(self.events)
-            .map(|(event, count)| (format!("{{event=\"{}\"}}", event.name()), count))
-            .collect();
-        family("tap_kernel_events_total", counter, "What the kernel side did besides.", &events);
-        let one = |value: u64| [(String::new(), value)];
-        family("tap_connection_open", "gauge", "Connections in the table.", &one(self.open));
-        let table = [
+        }
+        for (event, count) in Event::ALL.iter().zip(self.events) {
+            samples.put(&KERNEL_EVENTS, &[("event", event.name())], count);
+        }
+        samples.put(&OPEN, &[], self.open);
+        for (direction, count) in ["ingress", "egress"].into_iter().zip(self.opened) {
+            samples.put(&OPENED, &[(semconv::CONNECTION_DIRECTION.name, direction)], count);
+        }
+        for (event, count) in [
             ("evicted", self.table.evicted),
             ("own", self.table.own),
             ("nameless", self.table.nameless),
             ("closes_found", self.table.closes_found),
             ("unknown", self.table.unknown),
             ("verdicts_refused", self.verdicts_refused),
-        ]
-        .map(|(event, count)| (format!("{{event=\"{event}\"}}"), count));
-        family("tap_connection_events_total", counter, "What the table did besides.", &table);
-        let exchanges = self
-            .table
-            .exchanges
-            .all()
-            .map(|(event, count)| (format!("{{event=\"{event}\"}}"), count));
-        let help = "What became of exchanges, of their header fields, and of turns without one.";
-        family("tap_exchange_events_total", counter, help, &exchanges);
-        let refused =
-            self.dns_refused().map(|(reason, count)| (format!("{{reason=\"{reason}\"}}"), count));
-        family("tap_dns_refused_total", counter, "DNS messages that told nothing.", &refused);
-        out
+        ] {
+            samples.put(&TABLE_EVENTS, &[("event", event)], count);
+        }
+        for (event, count) in self.table.exchanges.all() {
+            samples.put(&EXCHANGE_EVENTS, &[("event", event)], count);
+        }
+        for (reason, count) in self.dns_refused() {
+            samples.put(&DNS_REFUSED, &[("reason", reason)], count);
+        }
     }
 }
 
@@ -187,6 +163,40 @@ impl Picture {
 fn rows<const N: usize>(rows: [(&'static str, u64); N]) -> Value {
     rows.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect()
 }
+
+const SEEN: Family = Family::counter("tap_records_seen_total", "Records due in the kernel.");
+const DELIVERED: Family =
+    Family::counter("tap_records_delivered_total", "Records read by the daemon.");
+const DROPPED: Family = Family::counter("tap_records_dropped_total", "Records dropped, by reason.");
+const IN_RING: Family = Family::gauge("tap_records_in_ring_total", "Records that wait in a ring.");
+const KERNEL_EVENTS: Family =
+    Family::counter("tap_kernel_events_total", "What the kernel side did besides.");
+const OPEN: Family = Family::gauge("tap_connection_open", "Connections in the table.");
+const OPENED: Family =
+    Family::counter("tap.connection.opened", "Connections that were established while tap looked.")
+        .of("tap.connection", "{connection}");
+const TABLE_EVENTS: Family =
+    Family::counter("tap_connection_events_total", "What the table did besides.");
+const EXCHANGE_EVENTS: Family = Family::counter(
+    "tap_exchange_events_total",
+    "What became of exchanges, of their header fields, and of turns without one.",
+);
+const DNS_REFUSED: Family =
+    Family::counter("tap_dns_refused_total", "DNS messages that told nothing.");
+
+/// The families that [`Picture::read`] puts in.
+const FAMILIES: [Family; 10] = [
+    SEEN,
+    DELIVERED,
+    DROPPED,
+    IN_RING,
+    KERNEL_EVENTS,
+    OPEN,
+    OPENED,
+    TABLE_EVENTS,
+    EXCHANGE_EVENTS,
+    DNS_REFUSED,
+];
 
 /// The newest picture, shared.
 #[derive(Clone, Debug, Default)]
@@ -199,6 +209,12 @@ impl Board {
         board.clone_from(picture);
     }
 
+    /// Shows the newest picture among the numbers of `registry`, all of one moment.
+    pub fn show(&self, registry: &Registry) {
+        let board = self.clone();
+        registry.source(&FAMILIES, move |samples| board.picture().read(samples));
+    }
+
     /// The newest picture.
     pub fn picture(&self) -> Picture {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -208,7 +224,10 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::table::{Counts, Exchanges};
+    use crate::{
+        connection::table::{Counts, Exchanges},
+        telemetry::metric::{Reader, text},
+    };
 
     #[test]
     fn what_is_counted_reaches_the_line_and_the_page() {
@@ -223,7 +242,11 @@ mod tests {
         let table =
             Counts { unknown: 6, exchanges, dns_refused: [7, 8, 9, 10, 11], ..Counts::default() };
         let picture = Picture { table, verdicts_refused: 12, ..Picture::default() };
-        let (json, text) = (picture.to_json(), picture.to_prometheus());
+        let (board, registry) = (Board::default(), Registry::default());
+        board.publish(&picture);
+        board.show(&registry);
+        let text = text::render(&registry.read(Reader::Scrape), text::Format::Prometheus);
+        let json = picture.to_json();
         for (pointer, row, count) in [
             ("/exchanges/told", "tap_exchange_events_total{event=\"told\"}", 1),
             ("/exchanges/open", "tap_exchange_events_total{event=\"open\"}", 2),

@@ -267,7 +267,7 @@ fn of_http(
 }
 
 /// Methods that the conventions know (RFC 9110, RFC 5789, and QUERY).
-const KNOWN_METHODS: [&str; 10] =
+pub const KNOWN_METHODS: [&str; 10] =
     ["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY"];
 
 fn of_grpc(call: &Grpc<'_>, sink: &mut impl Sink) {

@@ -1,185 +1,269 @@
-//! tap's own numbers by OTLP (`OTEL_METRICS_EXPORTER=otlp`): the registry's families as observable
-//! instruments of the OpenTelemetry SDK, whose reader calls [`Sender`] each interval.
-//!
-//! The SDK's exporter crate is not used: it reads the process's environment by itself and would
-//! bring a second HTTP stack, and this way spans and metrics take the same certificates, headers
-//! and proxies.
+//! The export of metrics: once an interval the registry is read, and what it tells goes by OTLP, to
+//! standard output, or both. Requests take the same way as those of spans, with the same
+//! certificates, headers and proxies, and each data point is accounted for.
 
-use std::{sync::Arc, time::Instant};
-
-use opentelemetry::{KeyValue, metrics::MeterProvider as _};
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_sdk::{
-    error::{OTelSdkError, OTelSdkResult},
-    metrics::{
-        PeriodicReader, SdkMeterProvider, Temporality, data::ResourceMetrics,
-        exporter::PushMetricExporter,
-    },
+use std::{
+    io::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
 };
+
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use prost::Message as _;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 
 use super::{
-    metric::{Family, Kind, Registry, Sample},
+    metric::{Read, Reader, Registry, line, otlp::Encoder},
     resource::Resource,
-    semconv,
 };
 use crate::{
     config::environment::{Environment, Exporter, Signal},
+    connection::clock,
     export::{
-        ItemCounters, client, left,
-        otlp::Complaints,
-        transport::{Outcome, Transport},
+        ItemCounters, client,
+        items::{Items, Reason},
+        left,
+        otlp::{Backoff, Complaints},
+        transport::{Outcome, Prepared, Transport},
     },
 };
-
-/// Instrumentation scope of tap's own metrics.
-pub const SCOPE: &str = "tap.internal";
 
 /// The running export of metrics.
 #[derive(Debug)]
 pub struct Meter {
-    provider: SdkMeterProvider,
+    /// When it must have ended, once that is known.
+    leave: watch::Sender<Option<Instant>>,
+    task: JoinHandle<()>,
+    items: Vec<Arc<Items>>,
 }
 
 /// Starts it, where the environment says so.
 pub fn start(
     environment: &Environment,
     resource: &Resource,
-    counters: &ItemCounters,
+    counters: &mut ItemCounters,
     handle: &Handle,
 ) -> Result<Option<Meter>, client::Error> {
-    if !environment.exporters(Signal::Metrics).contains(&Exporter::Otlp) {
+    let exporters = environment.exporters(Signal::Metrics);
+    let metering = environment.metering();
+    let (leave, leaving) = watch::channel(None);
+    let mut items = Vec::new();
+    let mut account = |exporter| {
+        let of_exporter = counters.add("metrics", exporter);
+        items.push(of_exporter.clone());
+        of_exporter
+    };
+    let mut otlp = None;
+    if exporters.contains(&Exporter::Otlp) {
+        otlp = Some(Sender {
+            transport: Transport::new(environment.otlp(Signal::Metrics))?,
+            encoder: Encoder::new(resource, metering.temporality, clock::wall()),
+            items: account("otlp"),
+            complaints: Complaints::default(),
+            give_up: metering.give_up,
+            leaving: leaving.clone(),
+        });
+    }
+    let console = exporters.contains(&Exporter::Console).then(|| account("console"));
+    if otlp.is_none() && console.is_none() {
         return Ok(None);
     }
-    let metering = environment.metering();
-    let sender = Sender {
-        transport: Arc::new(Transport::new(environment.otlp(Signal::Metrics))?),
-        complaints: Arc::default(),
-        temporality: metering.temporality,
-        handle: handle.clone(),
-    };
-    let reader = PeriodicReader::builder(sender).with_interval(metering.interval).build();
-    let provider =
-        SdkMeterProvider::builder().with_reader(reader).with_resource(sdk(resource)).build();
-    instruments(&provider, counters.registry());
-    Ok(Some(Meter { provider }))
+    let registry = counters.registry().clone();
+    let export = Export { registry, interval: metering.interval, otlp, console, leaving };
+    Ok(Some(Meter { leave, task: handle.spawn(export.run()), items }))
 }
 
 impl Meter {
-    /// Sends the numbers once more, until `deadline`.
+    /// Tells the numbers once more, until `deadline`.
     pub async fn shutdown(self, deadline: Instant) {
-        let provider = self.provider;
-        // It waits for its thread, which waits for the network.
-        let stop =
-            tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(left(deadline)));
-        match tokio::time::timeout_at(deadline.into(), stop).await {
-            Ok(Ok(Ok(()))) => {}
-            other => tracing::debug!(?other, "The last metrics may not have been sent."),
+        let Self { leave, mut task, items } = self;
+        leave.send_replace(Some(deadline));
+        if tokio::time::timeout_at(deadline.into(), &mut task).await.is_err() {
+            task.abort();
+            // Cancelled, as it was told to be.
+            drop(task.await);
+        }
+        for items in items {
+            items.update(|counts| {
+                let rest = std::mem::take(&mut counts.held);
+                counts.drop(Reason::Shutdown, rest);
+            });
         }
     }
 }
 
-fn sdk(resource: &Resource) -> opentelemetry_sdk::Resource {
-    let attributes = resource.attributes().iter();
-    let attributes = attributes.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-    let builder = opentelemetry_sdk::Resource::builder_empty();
-    builder.with_schema_url(attributes, semconv::SCHEMA_URL).build()
+struct Export {
+    registry: Arc<Registry>,
+    interval: Duration,
+    otlp: Option<Sender>,
+    console: Option<Arc<Items>>,
+    leaving: watch::Receiver<Option<Instant>>,
 }
 
-/// An instrument for every family, those to come included.
-fn instruments(provider: &SdkMeterProvider, registry: &Arc<Registry>) {
-    let meter = provider.meter(SCOPE);
-    // The registry holds the watcher; the instruments must not hold the registry in turn.
-    let numbers = Arc::downgrade(registry);
-    registry.watch(move |family: &Family| {
-        let (name, registry) = (family.name, numbers.clone());
-        let read = move || -> Vec<Sample> {
-            let samples = registry.upgrade().map(|registry| registry.samples()).unwrap_or_default();
-            samples.into_iter().filter(|sample| sample.name == name).collect()
-        };
-        match family.kind {
-            Kind::Counter => drop(
-                meter
-                    .u64_observable_counter(name)
-                    .with_description(family.help)
-                    .with_callback(move |observer| {
-                        for sample in read() {
-                            observer.observe(sample.value, &labels(&sample));
-                        }
-                    })
-                    .build(),
-            ),
-            Kind::Gauge => drop(
-                meter
-                    .u64_observable_gauge(name)
-                    .with_description(family.help)
-                    .with_callback(move |observer| {
-                        for sample in read() {
-                            observer.observe(sample.value, &labels(&sample));
-                        }
-                    })
-                    .build(),
-            ),
+impl Export {
+    async fn run(mut self) {
+        let mut next = Instant::now();
+        loop {
+            next = (next + self.interval).max(Instant::now());
+            // Told to leave, or left alone.
+            let last = tokio::time::timeout_at(next.into(), self.leaving.changed()).await.is_ok();
+            self.once().await;
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// One reading, told to everybody: deltas are read once only.
+    async fn once(&mut self) {
+        let read = self.registry.read(Reader::Push);
+        let now_ns = clock::wall();
+        if let Some(items) = &self.console {
+            print(&read, now_ns, items).await;
+        }
+        if let Some(sender) = &mut self.otlp {
+            sender.send(read, now_ns).await;
+        }
+    }
+}
+
+/// Prints a reading; a reader that hangs holds up metrics only.
+async fn print(read: &[Read], now_ns: u64, items: &Items) {
+    let mut text = Vec::new();
+    let points = line::lines(read, now_ns, &mut text);
+    hold(items, points);
+    let written = tokio::task::spawn_blocking(move || {
+        let mut output = std::io::stdout().lock();
+        output.write_all(&text).and_then(|()| output.flush())
+    });
+    let written = matches!(written.await, Ok(Ok(())));
+    items.update(|counts| {
+        counts.held -= points;
+        if written {
+            counts.exported += points;
+        } else {
+            counts.drop(Reason::Output, points);
         }
     });
 }
 
-fn labels(sample: &Sample) -> Vec<KeyValue> {
-    sample.labels.iter().map(|(name, value)| KeyValue::new(*name, value.clone())).collect()
+fn hold(items: &Items, points: u64) {
+    items.update(|counts| {
+        counts.produced += points;
+        counts.held += points;
+    });
 }
 
-/// Sends what the SDK's reader collects. It is called on the reader's own thread.
-#[derive(Debug)]
+/// Sends readings by OTLP.
 struct Sender {
-    transport: Arc<Transport>,
-    complaints: Arc<Complaints>,
-    temporality: Temporality,
-    handle: Handle,
+    transport: Transport,
+    encoder: Encoder,
+    items: Arc<Items>,
+    complaints: Complaints,
+    give_up: Option<Duration>,
+    leaving: watch::Receiver<Option<Instant>>,
 }
 
-impl PushMetricExporter for Sender {
-    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        let message = ExportMetricsServiceRequest::from(metrics);
-        let mut bytes = vec![0; Transport::HEADROOM];
-        let failed = |cause: String| Err(OTelSdkError::InternalFailure(cause));
-        if let Err(error) = message.encode(&mut bytes) {
-            return failed(error.to_string());
+/// Why a request was not taken.
+struct Failed {
+    cause: String,
+    reason: Option<Reason>,
+}
+
+impl Sender {
+    async fn send(&mut self, read: Vec<Read>, now_ns: u64) {
+        let requests = self.encoder.encode(read, now_ns);
+        let began = Instant::now();
+        for (message, points) in requests {
+            hold(&self.items, points);
+            let rejected = match self.request(&message, began).await {
+                Ok(rejected) => Ok(rejected.min(points)),
+                Err(Failed { cause, reason }) => {
+                    self.complain(&cause);
+                    Err(reason)
+                }
+            };
+            self.items.update(|counts| {
+                counts.held -= points;
+                match rejected {
+                    Ok(rejected) => {
+                        counts.exported += points - rejected;
+                        counts.rejected += rejected;
+                    }
+                    Err(Some(reason)) => counts.drop(reason, points),
+                    Err(None) => counts.rejected += points,
+                }
+            });
         }
-        let prepared = match self.transport.prepare(bytes, Transport::HEADROOM) {
-            Ok(prepared) => prepared,
-            Err(error) => return failed(error),
+    }
+
+    /// Sends one request until it is taken or refused, or the export has taken too long; how many of
+    /// its points the receiver refuses.
+    async fn request(
+        &self,
+        message: &ExportMetricsServiceRequest,
+        began: Instant,
+    ) -> Result<u64, Failed> {
+        let refused = |cause| Failed { cause, reason: None };
+        let mut bytes = vec![0; Transport::HEADROOM];
+        message.encode(&mut bytes).map_err(|error| refused(error.to_string()))?;
+        let prepared = self.transport.prepare(bytes, Transport::HEADROOM).map_err(refused)?;
+        let mut backoff = Backoff::default();
+        loop {
+            match self.attempt(&prepared, began).await {
+                Outcome::Taken { rejected, message } => {
+                    if rejected > 0 || !message.is_empty() {
+                        self.complain(&message);
+                    }
+                    return Ok(rejected);
+                }
+                Outcome::Refused { cause, .. } => return Err(refused(cause)),
+                Outcome::Again { cause, after } => {
+                    let pause = after.unwrap_or_else(|| backoff.pause());
+                    let leaving = *self.leaving.borrow();
+                    if self.rest(began).is_some_and(|rest| rest <= pause) {
+                        let reason = match leaving {
+                            Some(_) => Reason::Shutdown,
+                            None => Reason::RetryExhausted,
+                        };
+                        return Err(Failed { cause, reason: Some(reason) });
+                    }
+                    let mut told = self.leaving.clone();
+                    // Whichever is first; a receiver that has asked for time gets it.
+                    if leaving.is_some() || after.is_some() {
+                        tokio::time::sleep(pause).await;
+                    } else {
+                        drop(tokio::time::timeout(pause, told.changed()).await);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, message: &Prepared, began: Instant) -> Outcome {
+        let timeout = match (self.transport.timeout(), self.rest(began)) {
+            (Some(timeout), Some(rest)) => Some(timeout.min(rest)),
+            (timeout, rest) => timeout.or(rest),
         };
-        let transport = self.transport.clone();
-        // Sockets and timers want the runtime, which this thread is not of.
-        let sent = self
-            .handle
-            .spawn(async move { transport.attempt(&prepared, transport.timeout()).await });
-        let cause = match sent.await {
-            Ok(Outcome::Taken { rejected: 0, .. }) => return Ok(()),
-            Ok(Outcome::Taken { message, .. }) => message,
-            // The next interval's numbers hold these, so that nothing is sent again.
-            Ok(Outcome::Again { cause, .. } | Outcome::Refused { cause, .. }) => cause,
-            Err(error) => error.to_string(),
-        };
+        self.transport.attempt(message, timeout).await
+    }
+
+    /// What is left of the time for this export.
+    fn rest(&self, began: Instant) -> Option<Duration> {
+        let export = self.give_up.map(|limit| limit.saturating_sub(began.elapsed()));
+        let leaving = self.leaving.borrow().map(left);
+        match (export, leaving) {
+            (Some(export), Some(leaving)) => Some(export.min(leaving)),
+            (export, leaving) => export.or(leaving),
+        }
+    }
+
+    fn complain(&self, cause: &str) {
         if self.complaints.may() {
             let endpoint = self.transport.endpoint();
             let remedy =
                 "check that a collector listens there, or change OTEL_EXPORTER_OTLP_ENDPOINT";
             tracing::warn!(endpoint, cause, remedy, "Metrics cannot be sent.");
         }
-        failed(cause)
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _timeout: std::time::Duration) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn temporality(&self) -> Temporality {
-        self.temporality
     }
 }

@@ -37,6 +37,7 @@ pub fn plain(n: u64) -> Connection {
         quality: Quality::default(),
         local: ("10.1.2.3".parse().unwrap(), 45_678),
         peer: ("192.168.100.200".parse().unwrap(), 443),
+        opened_ns: START,
         start_ns: START,
         end_ns: START + 12_345_678,
         bytes: [123_456, 789],

@@ -6,6 +6,7 @@ mod collector;
 mod debugging;
 mod environment;
 mod lifecycle;
+mod metrics;
 mod neighbours;
 mod older;
 mod overload;

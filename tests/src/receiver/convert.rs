@@ -51,7 +51,7 @@ fn link(it: otlp::span::Link) -> Link {
     Link { trace_id: hex(&it.trace_id), span_id: hex(&it.span_id) }
 }
 
-fn attributes(list: Vec<KeyValue>) -> Attributes {
+pub(super) fn attributes(list: Vec<KeyValue>) -> Attributes {
     Attributes(list.into_iter().map(|pair| (pair.key, value(pair.value))).collect())
 }
 
@@ -72,6 +72,6 @@ fn value(it: Option<AnyValue>) -> Value {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

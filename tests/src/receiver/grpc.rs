@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
-    trace_service_server::{TraceService, TraceServiceServer},
+use opentelemetry_proto::tonic::collector::{
+    metrics::v1::{
+        ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+        metrics_service_server::{MetricsService, MetricsServiceServer},
+    },
+    trace::v1::{
+        ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
 };
 use tonic::{
     Code, Response, Status,
@@ -22,8 +28,13 @@ pub async fn serve(listener: tokio::net::TcpListener, store: Arc<Store>) {
     let service = TraceServiceServer::new(Service(Arc::clone(&store)))
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(64 << 20);
-    let served =
-        Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener));
+    let metrics = MetricsServiceServer::new(Service(Arc::clone(&store)))
+        .accept_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(64 << 20);
+    let served = Server::builder()
+        .add_service(service)
+        .add_service(metrics)
+        .serve_with_incoming(TcpIncoming::from(listener));
     if let Err(error) = served.await {
         store.complain(format!("the gRPC server ended: {error}"));
     }
@@ -57,6 +68,17 @@ impl TraceService for Service {
             _ => None,
         };
         Ok(Response::new(ExportTraceServiceResponse { partial_success }))
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Service {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.0.add_points(super::metrics::points(request.into_inner()));
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
     }
 }
 

@@ -11,8 +11,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+use opentelemetry_proto::tonic::collector::{
+    metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse},
+    trace::v1::{ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse},
 };
 use prost::Message;
 
@@ -23,6 +24,7 @@ use crate::span::Span;
 pub async fn serve(listener: tokio::net::TcpListener, store: Arc<Store>) {
     let router = Router::new()
         .route("/v1/traces", post(export))
+        .route("/v1/metrics", post(metrics))
         .layer(DefaultBodyLimit::max(64 << 20))
         .with_state(Arc::clone(&store));
     if let Err(error) = axum::serve(listener, router).await {
@@ -52,6 +54,19 @@ async fn export(State(store): State<Arc<Store>>, headers: HeaderMap, body: Bytes
         _ => None,
     };
     answer(protocol, rejected)
+}
+
+/// Metrics, as protobuf without compression.
+async fn metrics(State(store): State<Arc<Store>>, body: Bytes) -> Response {
+    match ExportMetricsServiceRequest::decode(body) {
+        Ok(request) => store.add_points(super::metrics::points(request)),
+        Err(error) => {
+            store.complain(format!("metrics: {error}"));
+            return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
+        }
+    }
+    let body = ExportMetricsServiceResponse::default().encode_to_vec();
+    ([(header::CONTENT_TYPE, "application/x-protobuf")], body).into_response()
 }
 
 fn decode(headers: &BTreeMap<String, String>, body: &[u8]) -> Result<(Protocol, Vec<Span>)> {

@@ -7,6 +7,7 @@ mod faults;
 mod grpc;
 mod http;
 mod json;
+mod metrics;
 mod store;
 
 use std::{
@@ -21,6 +22,7 @@ use tokio::sync::oneshot;
 
 pub use self::{
     faults::Fault,
+    metrics::{Number, Point},
     store::{Request, Store},
 };
 use crate::{span::Span, wait::PATIENCE};
@@ -95,6 +97,11 @@ impl Receiver {
     /// Every span so far.
     pub fn spans(&self) -> Vec<Arc<Span>> {
         self.store.spans()
+    }
+
+    /// Every point of a metric, in the order they came.
+    pub fn points(&self, metric: &str) -> Vec<Point> {
+        self.store.points(metric)
     }
 
     /// Waits until at least `count` spans are `wanted`, and gives all that are.

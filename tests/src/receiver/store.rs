@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{Protocol, faults::Faults};
+use super::{Point, Protocol, faults::Faults};
 use crate::span::Span;
 
 /// One export request.
@@ -36,9 +36,21 @@ struct Inner {
     spans: Vec<Arc<Span>>,
     requests: Vec<Request>,
     complaints: Vec<String>,
+    points: Vec<Point>,
 }
 
 impl Store {
+    /// Every point of a metric, in the order they came.
+    pub(super) fn points(&self, metric: &str) -> Vec<Point> {
+        self.lock().points.iter().filter(|point| point.metric == metric).cloned().collect()
+    }
+
+    /// Keeps points.
+    pub(super) fn add_points(&self, points: Vec<Point>) {
+        self.lock().points.extend(points);
+        self.changed.notify_all();
+    }
+
     /// Every span so far.
     pub fn spans(&self) -> Vec<Arc<Span>> {
         self.lock().spans.clone()

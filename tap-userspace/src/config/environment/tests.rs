@@ -87,8 +87,9 @@ fn exporters() {
     for (value, expected, warned) in [
         ("otlp", "[Otlp]", false),
         ("none", "[]", false),
-        ("prometheus", "[]", false),
-        ("console", "[]", true),
+        ("prometheus", "[Prometheus]", false),
+        ("otlp,prometheus", "[Otlp, Prometheus]", false),
+        ("console", "[Console]", false),
         ("statsd", "[]", true),
     ] {
         row("OTEL_METRICS_EXPORTER", value, metrics, expected, warned);
@@ -265,6 +266,9 @@ fn half_an_identity_is_warned_about() {
     assert!(both.otlp(Signal::Metrics).tls.identity.is_some());
 }
 
+const TEMPORALITY: &str = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+const AGGREGATION: &str = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+
 #[test]
 fn batching_and_metering() {
     let batching = |e: &Environment| {
@@ -289,15 +293,36 @@ fn batching_and_metering() {
     }
     let small = read(&[("OTEL_BSP_MAX_QUEUE_SIZE", "100")]);
     assert_eq!((small.batching(Signal::Traces).max_batch, warnings(&small).len()), (100, 0));
-    let metering =
-        |e: &Environment| format!("{:?} {:?}", e.metering().interval, e.metering().temporality);
+    let metering = |e: &Environment| {
+        let m = e.metering();
+        let form = (m.temporality, m.aggregation, m.exemplars);
+        format!("{:?} {:?} {:?} {:?} {:?}", m.interval, m.give_up, form.0, form.1, form.2)
+    };
+    let is = |name: &str| {
+        let default = "60s Some(30s) Cumulative Explicit TraceBased";
+        match name.split_once(' ') {
+            Some((from, to)) => default.replace(from, to),
+            None => default.to_owned(),
+        }
+    };
     for (name, value, expected, warned) in [
-        ("OTEL_METRIC_EXPORT_INTERVAL", "500", "500ms Cumulative", false),
-        ("OTEL_METRIC_EXPORT_INTERVAL", "soon", "60s Cumulative", true),
-        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta", "60s Delta", false),
-        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "gamma", "60s Cumulative", true),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "500", "60s 500ms", false),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0", "", false),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "soon", "", true),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "10", "30s 10ms", false),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "0", "Some(30s) None", false),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "-1", "", true),
+        (TEMPORALITY, "delta", "Cumulative Delta", false),
+        (TEMPORALITY, "LowMemory", "Cumulative LowMemory", false),
+        (TEMPORALITY, "gamma", "", true),
+        (AGGREGATION, "base2_exponential_bucket_histogram", "Explicit Exponential", false),
+        (AGGREGATION, "explicit_bucket_histogram", "", false),
+        (AGGREGATION, "drop", "", true),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "always_on", "TraceBased AlwaysOn", false),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "ALWAYS_OFF", "TraceBased AlwaysOff", false),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "some", "", true),
     ] {
-        row(name, value, metering, expected, warned);
+        row(name, value, metering, &is(expected), warned);
     }
 }
 

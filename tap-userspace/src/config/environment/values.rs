@@ -28,8 +28,6 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
     ("OTEL_ENTITIES", "set OTEL_RESOURCE_ATTRIBUTES"),
     ("OTEL_EXPORTER_ZIPKIN_", "send OTLP to a collector that exports to Zipkin"),
     ("OTEL_EXPORTER_PROMETHEUS_", "metrics are on /metrics of the address of --admin"),
-    ("OTEL_METRIC_EXPORT_TIMEOUT", "requests end by OTEL_EXPORTER_OTLP_METRICS_TIMEOUT"),
-    ("OTEL_METRICS_EXEMPLAR_FILTER", "metrics carry no exemplars"),
     ("OTEL_CONFIG_FILE", "tap's own file is named by --config or TAP_CONFIG"),
     ("OTEL_EXPERIMENTAL_CONFIG_FILE", "tap's own file is named by --config or TAP_CONFIG"),
 ];

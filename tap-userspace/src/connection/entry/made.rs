@@ -34,6 +34,7 @@ impl Entry {
             quality,
             local,
             peer,
+            opened_ns: self.wall(self.connection.opened_ns).min(start_ns),
             start_ns,
             end_ns,
             bytes: [0, 1].map(|way| close.bytes[way].saturating_sub(self.base.bytes[way])),
