@@ -176,9 +176,9 @@ impl Stage {
             let Some(([side, len @ ..], after)) = rest.split_first_chunk::<5>() else { break };
             let (bytes, after) = after.split_at(u32::from_le_bytes(*len) as usize);
             if *side == b'C' {
-                self.client(bytes)
+                self.client(bytes);
             } else {
-                self.server(bytes)
+                self.server(bytes);
             }
             rest = after;
         }
