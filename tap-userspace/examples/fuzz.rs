@@ -10,6 +10,7 @@ use std::{
 
 use tap_userspace::{
     enrich::names::fuzz_names,
+    export::disk::record::fuzz_segment,
     policy::redact::fuzz_redact,
     protocol::{
         conversation::fuzz_conversation, detect::fuzz_detect, http1::fuzz_http1, http2::fuzz_http2,
@@ -37,6 +38,7 @@ const TARGETS: &[Target] = &[
     ("postgres", fuzz_postgres),
     ("redact", fuzz_redact),
     ("redis", fuzz_redis),
+    ("segment", fuzz_segment),
     ("sql", fuzz_sql),
     ("starttls", fuzz_starttls),
     ("stream", fuzz_stream),

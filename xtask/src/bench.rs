@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: builds the daemon and the benchmark, and runs it as root. What is measured
 //! and how stands in `tests/bench`.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -34,6 +35,12 @@ pub enum What {
         #[arg(long, default_value_t = 5)]
         pairs: u32,
     },
+    /// What the sending queue on disk costs for each batch; needs neither root nor a daemon.
+    Queue {
+        /// A folder of the file system in question.
+        #[arg(default_value = "target")]
+        folder: PathBuf,
+    },
 }
 
 /// Sets up, builds, measures.
@@ -48,6 +55,7 @@ pub fn run(workspace: &Workspace, what: &What) -> Result<()> {
             bench.args(["-p", "tap-userspace", "--example", "export", "--"]);
             *pairs
         }
+        What::Queue { folder } => return queue(workspace, folder),
     };
     bench.arg(count.to_string());
     command::run(&mut bench).context("the benchmark did not come to its end")
@@ -63,4 +71,15 @@ fn traced(workspace: &Workspace, bench: &mut Command, name: &str, count: u32) ->
         bench.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
     }
     Ok(count)
+}
+
+fn queue(workspace: &Workspace, folder: &Path) -> Result<()> {
+    step(format_args!("bench: queue, on the file system of {}", folder.display()));
+    let mut bench = Command::new(cargo());
+    bench
+        .args(["run", "--release", "--locked", "--quiet", "-p", "tap-userspace"])
+        .args(["--example", "queue", "--"])
+        .arg(folder)
+        .current_dir(&workspace.root);
+    command::run(&mut bench).context("the benchmark did not come to its end")
 }

@@ -17,6 +17,9 @@ const CONSUMERS: usize = 4;
 /// The Collector's `num_consumers`.
 const QUEUE_CONSUMERS: usize = 10;
 
+/// Batches on disk at a time, whatever the sizer: each has 48 bytes in memory.
+const MOST_BATCHES: u64 = 1 << 20;
+
 /// The settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
@@ -102,7 +105,7 @@ fn storage(queue: &SendingQueue) -> Option<Storage> {
     let folder = queue.storage.clone()?;
     let size = |sizer| if queue.sizer == sizer { queue.queue_size } else { u64::MAX };
     let limits = Limits {
-        batches: size(Sizer::Requests),
+        batches: size(Sizer::Requests).min(MOST_BATCHES),
         items: size(Sizer::Items),
         bytes: size(Sizer::Bytes),
         disk: queue.storage_limit,

@@ -140,3 +140,28 @@ fn next_header(salt: u64, bytes: &[u8]) -> Option<usize> {
     let mut found = found.filter(|at| Header::parse(salt, &bytes[*at..]).is_some());
     found.next()
 }
+
+/// For the fuzzer: a segment with what `bytes` hold in it, damaged where their begin says.
+pub fn fuzz_segment(bytes: &[u8]) {
+    let (damage, content) = bytes.split_at(bytes.len().min(12));
+    let mut segment = Vec::new();
+    for (number, payload) in content.chunks(300).enumerate() {
+        if let Some(header) = Header::new(7, number as u32, payload) {
+            segment.extend(header.to_bytes(7));
+            segment.extend(payload);
+        }
+    }
+    for place in damage.chunks_exact(3) {
+        let at = usize::from(u16::from_le_bytes([place[0], place[1]]));
+        if let Some(byte) = segment.get_mut(at) {
+            *byte ^= place[2];
+        }
+    }
+    for bytes in [bytes, &segment] {
+        let mut end = 0;
+        for (at, header) in scan(7, bytes).waiting {
+            assert!(at >= end && at + header.size() <= bytes.len() as u64);
+            end = at + header.size();
+        }
+    }
+}
