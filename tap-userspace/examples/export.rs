@@ -191,7 +191,14 @@ fn tap(endpoint: &str) -> Outcome<()> {
     ])?;
     let resource = Resource::detect(&environment);
     let terms = Terms::default();
-    let exporters = Exporters::start(&environment, resource, runtime.handle(), false, &terms)?;
+    let exporters = Exporters::start(
+        &environment,
+        &Default::default(),
+        resource,
+        runtime.handle(),
+        false,
+        &terms,
+    )?;
     let (sink, items) = (exporters.sink(), exporters.counters());
     // Making the connections is not what is measured, but it is memory traffic that both have.
     let before = cpu()?;

@@ -11,6 +11,7 @@ use std::{
 use tap_userspace::{
     connection::retold::fuzz_retold,
     enrich::{names::fuzz_names, process::fuzz_process, sockets::fuzz_sockets},
+    export::disk::record::fuzz_segment,
     policy::redact::fuzz_redact,
     probe::cgroup::fuzz_mounts,
     protocol::{
@@ -43,6 +44,7 @@ const TARGETS: &[Target] = &[
     ("redact", fuzz_redact),
     ("redis", fuzz_redis),
     ("retold", fuzz_retold),
+    ("segment", fuzz_segment),
     ("sockets", fuzz_sockets),
     ("sql", fuzz_sql),
     ("starttls", fuzz_starttls),

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: builds the daemon and the benchmark, and runs it as root. What is measured
 //! and how stands in `tests/bench`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -44,6 +44,12 @@ pub enum What {
         #[arg(long)]
         again: bool,
     },
+    /// What the sending queue on disk costs for each batch; needs neither root nor a daemon.
+    Queue {
+        /// A folder of the file system in question.
+        #[arg(default_value = "target")]
+        folder: PathBuf,
+    },
 }
 
 /// Sets up, builds, measures.
@@ -61,9 +67,9 @@ pub fn run(workspace: &Workspace, what: &What) -> Result<()> {
             }
             let folder = workspace.target.join("bench");
             let (from, to) = (folder.join("recordings"), folder.join("protocol.json"));
-            let name = |path: &Path| path.display().to_string();
             example(workspace, &["protocol", &runs.to_string(), &name(&from), &name(&to)])
         }
+        What::Queue { folder } => example(workspace, &["queue", &name(folder)]),
     }
 }
 
@@ -95,4 +101,8 @@ fn example(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
         .args(arguments)
         .current_dir(&workspace.root);
     command::run(&mut bench).context("the benchmark did not come to its end")
+}
+
+fn name(path: &Path) -> String {
+    path.display().to_string()
 }

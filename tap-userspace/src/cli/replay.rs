@@ -57,7 +57,9 @@ fn speed(text: &str) -> Result<f64, String> {
 
 /// Replays the recording, exports what is in it, and fails where it is not whole.
 pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failure> {
-    let config = Config::find(global.config.as_deref()).map_err(Failure::usage)?;
+    let mut config = Config::find(global.config.as_deref()).map_err(Failure::usage)?;
+    // A recording is on disk already, and the queue there may be a running tap's.
+    config.exporters = config.exporters.in_memory();
     let environment = Environment::from_process().map_err(Failure::usage)?;
     environment.warn();
     let what = Source::open(arguments, &config)?;

@@ -23,7 +23,7 @@ use crate::{
         file::{Config, HttpPayload},
     },
     connection::{identity::Identities, table},
-    export::Exporters,
+    export::{self, Exporters},
     observe::{
         Board, Picture,
         traffic::{self, Traffic},
@@ -175,8 +175,15 @@ pub(super) fn exporters(
         headers: config.capture.payload.http == HttpPayload::Headers,
         ..log::Terms::default()
     };
-    Exporters::start(environment, resource, runtime.handle(), console, &terms)
-        .map_err(Failure::usage)
+    // A queue on disk that outgrows a limit on files is an error of a write, not the end.
+    sys::ignore_file_size_signal();
+    let handle = runtime.handle();
+    Exporters::start(environment, &config.exporters, resource, handle, console, &terms).map_err(
+        |error| match error {
+            export::Error::Queue(error) => Failure::runtime(error),
+            error => Failure::usage(error),
+        },
+    )
 }
 
 fn create(path: &Path, self_tgid: u32) -> Result<Writer, Failure> {

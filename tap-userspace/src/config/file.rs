@@ -15,13 +15,14 @@ use tap_common::{
     settings::{Admission, Prefix, RULE_EXCLUDE, RULE_INCLUDE, Settings},
 };
 
+use super::exporters::Exporters;
 use crate::probe::load::Wanted;
 
 /// Where the file is looked for if none is named.
 pub const DEFAULT_PATH: &str = "/etc/tap/tap.yaml";
 
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// What the kernel looks at.
@@ -32,6 +33,8 @@ pub struct Config {
     pub rings: Rings,
     /// Trace and span ids.
     pub trace: Trace,
+    /// How what is exported waits and is tried again.
+    pub exporters: Exporters,
 }
 
 /// Block `capture`.
@@ -435,7 +438,7 @@ impl FromStr for Ports {
 }
 
 /// A scalar of YAML, number or text, as text.
-struct Scalar(String);
+pub(super) struct Scalar(pub(super) String);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -491,7 +494,7 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     }
 }
 
-fn size(text: &str) -> Option<u64> {
+pub(super) fn size(text: &str) -> Option<u64> {
     with_unit(text, &[("", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)])
 }
 

@@ -1,4 +1,5 @@
 //! Where settings come from: the configuration file and the `OTEL_*` environment.
 
 pub mod environment;
+pub mod exporters;
 pub mod file;

@@ -1,6 +1,6 @@
 //! What became of every item of a signal at one exporter (SPEC §7). All terms change together
 //! under one lock, once per batch, so that the identity holds in every picture of them:
-//! `produced = exported + sampled + rejected + dropped + held + queued`.
+//! `produced + recovered = exported + sampled + rejected + dropped + held + queued`.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -19,12 +19,14 @@ pub enum Reason {
     Shutdown,
     /// Standard output could not be written.
     Output,
+    /// The disk no longer holds what was stored there.
+    Damaged,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 4] =
-        [Self::QueueFull, Self::RetryExhausted, Self::Shutdown, Self::Output];
+    pub const ALL: [Self; 5] =
+        [Self::QueueFull, Self::RetryExhausted, Self::Shutdown, Self::Output, Self::Damaged];
 
     /// Its label.
     pub const fn name(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Reason {
             Self::RetryExhausted => "retry_exhausted",
             Self::Shutdown => "shutdown",
             Self::Output => "output",
+            Self::Damaged => "damaged",
         }
     }
 }
@@ -42,6 +45,8 @@ impl Reason {
 pub struct Counts {
     /// Came to this exporter.
     pub produced: u64,
+    /// Found on disk at the start: an earlier process has left it there.
+    pub recovered: u64,
     /// The receiver has taken it.
     pub exported: u64,
     /// The head sampler left it out (`sampled out`).
@@ -52,7 +57,7 @@ pub struct Counts {
     pub dropped: [u64; Reason::ALL.len()],
     /// Being sent, or waiting to be sent again.
     pub held: u64,
-    /// Waiting to be sent.
+    /// Waiting to be sent. At the end: on disk, for the next process.
     pub queued: u64,
 }
 
@@ -65,7 +70,7 @@ impl Counts {
     /// Whether nothing is lost silently.
     pub fn balance(&self) -> bool {
         let known = self.exported + self.sampled + self.rejected + self.held + self.queued;
-        self.produced == known + self.all_dropped()
+        self.produced + self.recovered == known + self.all_dropped()
     }
 
     /// Lost for `reason`.
@@ -82,6 +87,7 @@ impl Counts {
             .collect();
         json!({
             "produced": self.produced,
+            "recovered": self.recovered,
             "exported": self.exported,
             "sampled": self.sampled,
             "rejected": self.rejected,
@@ -126,6 +132,7 @@ impl Items {
         let labels = [("signal", self.signal), ("exporter", self.exporter)];
         for (family, value) in [
             (&PRODUCED, counts.produced),
+            (&RECOVERED, counts.recovered),
             (&EXPORTED, counts.exported),
             (&SAMPLED, counts.sampled),
             (&REJECTED, counts.rejected),
@@ -142,6 +149,10 @@ impl Items {
 
 const PRODUCED: Family =
     Family::counter("tap_items_produced_total", "Items that came to an exporter.");
+const RECOVERED: Family = Family::counter(
+    "tap_items_recovered_total",
+    "Items that an earlier process has left in the queue on disk.",
+);
 const EXPORTED: Family = Family::counter("tap_items_exported_total", "Items that were taken.");
 const SAMPLED: Family =
     Family::counter("tap_items_sampled_total", "Items that the head sampler left out.");
@@ -152,4 +163,5 @@ const HELD: Family = Family::gauge("tap_items_held_total", "Items being sent or 
 const QUEUED: Family = Family::gauge("tap_items_queued_total", "Items that wait to be sent.");
 
 /// The families that [`Items::read`] puts in.
-pub const FAMILIES: [Family; 7] = [PRODUCED, EXPORTED, SAMPLED, REJECTED, DROPPED, HELD, QUEUED];
+pub const FAMILIES: [Family; 8] =
+    [PRODUCED, RECOVERED, EXPORTED, SAMPLED, REJECTED, DROPPED, HELD, QUEUED];

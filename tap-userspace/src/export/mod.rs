@@ -3,13 +3,18 @@
 //! became of each.
 
 pub mod client;
+pub mod complaints;
 pub mod console;
+pub mod delivery;
+pub mod disk;
 mod grpc;
 mod http;
 pub mod items;
 pub mod line;
 pub mod otlp;
 pub mod queue;
+pub mod retry;
+pub mod sender;
 pub mod table;
 pub mod transport;
 
@@ -23,11 +28,16 @@ use serde_json::{Map, Value};
 use tokio::runtime::Handle;
 
 use self::{
+    delivery::Delivery,
+    disk::DiskQueue,
     items::Items,
     queue::{Queue, Queued},
 };
 use crate::{
-    config::environment::{Environment, Exporter, Signal},
+    config::{
+        environment::{Environment, Exporter, Signal},
+        exporters,
+    },
     connection::{model::Connection, transaction::Transaction},
     policy::sample::Sampler,
     telemetry::{
@@ -46,6 +56,9 @@ pub enum Error {
     /// The way to the collector.
     #[error(transparent)]
     Client(#[from] client::Error),
+    /// The queue on disk.
+    #[error(transparent)]
+    Queue(#[from] disk::OpenError),
     /// The thread that prints.
     #[error("there is no thread to print connections with: {0}; raise the limit on threads")]
     Thread(std::io::Error),
@@ -108,22 +121,22 @@ impl<E: otlp::Encoder<Item: Clone + console::Printed>> Ways<E> {
         let mut queues = Vec::new();
         let mut otlp = None;
         if environment.exporters(signal).contains(&Exporter::Otlp) {
-            let (queue, items) = with.queue(signal, name, "otlp");
-            queues.push(queue.clone());
-            let give_up = environment.batching(signal).give_up;
+            let delivery = Delivery::new(&with.config.otlp, environment.batching(signal));
+            let waiting = with.queues(name, "otlp", &delivery)?;
+            queues.push(waiting.memory.clone());
             otlp = Some(otlp::Exporter::start(
                 environment.otlp(signal),
-                give_up,
+                &delivery,
                 with.resource,
                 encoder,
-                queue,
-                items,
+                waiting,
                 with.handle,
             )?);
         }
         let mut console = None;
         if let Some(form) = printing {
-            let (queue, items) = with.queue(signal, name, "console");
+            let bounds = Delivery::new(&Default::default(), environment.batching(signal)).bounds;
+            let (queue, items) = with.queue(name, "console", bounds);
             queues.push(queue.clone());
             let printer = console::Printer::new(form, with.terms.clone(), std::io::stdout());
             console = Some(console::Exporter::start(printer, queue, items).map_err(Error::Thread)?);
@@ -152,6 +165,7 @@ impl<E: otlp::Encoder<Item: Clone + console::Printed>> Ways<E> {
 /// What the exporters of all signals start from.
 struct Start<'a> {
     environment: &'a Environment,
+    config: &'a exporters::Exporters,
     resource: &'a Resource,
     terms: &'a log::Terms,
     handle: &'a Handle,
@@ -162,19 +176,29 @@ impl Start<'_> {
     /// A queue and its counts for one exporter of a signal.
     fn queue<T: Queued>(
         &mut self,
-        signal: Signal,
-        name: &'static str,
+        signal: &'static str,
         exporter: &'static str,
+        bounds: queue::Bounds,
     ) -> (Arc<Queue<T>>, Arc<Items>) {
-        let items = self.counters.add(name, exporter);
-        let batching = self.environment.batching(signal);
-        let bounds = queue::Bounds {
-            items: batching.max_queue,
-            bytes: batching.max_bytes,
-            batch: batching.max_batch,
-            delay: batching.delay,
-        };
+        let items = self.counters.add(signal, exporter);
         (Arc::new(Queue::new(bounds, items.clone())), items)
+    }
+
+    /// The same with a queue on disk, if `delivery` wants one.
+    fn queues<T: Queued>(
+        &mut self,
+        signal: &'static str,
+        exporter: &'static str,
+        delivery: &Delivery,
+    ) -> Result<otlp::Queues<T>, disk::OpenError> {
+        let (memory, items) = self.queue(signal, exporter, delivery.bounds);
+        let disk = delivery.storage.as_ref().map(|storage| {
+            // An exporter may be named `otlp/tempo`, and has no other's folder.
+            let own = format!("{}-{signal}", exporter.replace('/', "%2F"));
+            let registry = self.counters.registry();
+            DiskQueue::open(&storage.folder.join(own), storage.limits, items.clone(), registry)
+        });
+        Ok(otlp::Queues { memory, disk: disk.transpose()?, items })
     }
 }
 
@@ -187,10 +211,11 @@ pub struct Exporters {
 }
 
 impl Exporters {
-    /// Starts what the environment names. `console`: print to standard output where the environment
-    /// holds no `OTEL_*` at all. `terms`: what log records say.
+    /// Starts what the environment names, as `config` says. `console`: print to standard output
+    /// where the environment holds no `OTEL_*` at all. `terms`: what log records say.
     pub fn start(
         environment: &Environment,
+        config: &exporters::Exporters,
         resource: Resource,
         handle: &Handle,
         console: bool,
@@ -207,7 +232,7 @@ impl Exporters {
             false => lines(Signal::Traces),
         };
         let counters = ItemCounters::default();
-        let mut with = Start { environment, resource: &resource, terms, handle, counters };
+        let mut with = Start { environment, config, resource: &resource, terms, handle, counters };
         let encoder = Spans(environment.limits());
         let spans = Ways::start(&mut with, Signal::Traces, "traces", form, encoder)?;
         let encoder = Logs(terms.clone());

@@ -1,27 +1,27 @@
-//! The OTLP exporter of spans or log records: takes batches off the queue, encodes them, sends them and tries
-//! again while that may help. Every item ends as exported, rejected or dropped.
+//! The OTLP exporter of spans or log records: takes batches off the queue in memory and encodes them.
+//! Without a queue on disk it sends them itself; with one it stores them there, and others send
+//! what is stored. Every item ends as exported, rejected or dropped, or stays on the disk.
 
-use std::{
-    iter::Peekable,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{iter::Peekable, sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 
+pub use super::complaints::Complaints;
 use super::{
     client,
+    delivery::Delivery,
+    disk::{DiskQueue, Pushed},
     items::{Items, Reason},
     queue::{Batch, Queue, Queued},
-    transport::{Outcome, Prepared, Transport},
+    retry::Backoff,
+    sender::{End, Sender},
+    transport::{Prepared, Transport},
 };
 use crate::{
     config::environment::Otlp,
     telemetry::{resource::Resource, span::Frame},
 };
-
-/// Requests under way at a time: a distant collector's round trip must not be the limit.
-const WORKERS: usize = 4;
 
 /// A request is closed when it has this many bytes, whatever its spans: gRPC servers take 4 MiB
 /// unless told otherwise.
@@ -29,12 +29,6 @@ const LARGEST_REQUEST: usize = 3 << 20;
 
 /// Memory that a worker keeps from one request to the next: more than most need.
 const LARGEST_KEPT: usize = 1 << 20;
-
-/// Between complaints about one endpoint.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
-
-/// Longest pause between attempts once tap is leaving.
-const LEAVING_PAUSE: Duration = Duration::from_millis(250);
 
 /// How items become requests.
 pub trait Encoder: Send + Sync + 'static {
@@ -52,82 +46,206 @@ pub trait Encoder: Send + Sync + 'static {
 pub struct Exporter<E: Encoder> {
     shared: Arc<Shared<E>>,
     workers: Vec<JoinHandle<()>>,
+    /// Sends what is stored on disk.
+    senders: Vec<JoinHandle<()>>,
     leave: watch::Sender<bool>,
+}
+
+/// The queues before an exporter, and its counts.
+pub struct Queues<T> {
+    /// In memory, where batches are made.
+    pub memory: Arc<Queue<T>>,
+    /// On disk, if that was asked for.
+    pub disk: Option<Arc<DiskQueue>>,
+    /// What becomes of each item.
+    pub items: Arc<Items>,
 }
 
 struct Shared<E: Encoder> {
     queue: Arc<Queue<E::Item>>,
+    disk: Option<Arc<DiskQueue>>,
     items: Arc<Items>,
-    transport: Transport,
+    sender: Sender,
     frames: Vec<Frame>,
     encoder: E,
-    give_up: Option<Duration>,
-    complaints: Complaints,
+    /// What finds no room on the disk waits for it.
+    block: bool,
     leaving: watch::Receiver<bool>,
 }
 
 impl<E: Encoder> Exporter<E> {
-    /// Starts sending what `queue` gives the way that `otlp` says; a request is given up after
-    /// `give_up`.
+    /// Starts sending what `queues` give the way that `otlp` and `delivery` say.
     pub fn start(
         otlp: &Otlp,
-        give_up: Option<Duration>,
+        delivery: &Delivery,
         resource: &Resource,
         encoder: E,
-        queue: Arc<Queue<E::Item>>,
-        items: Arc<Items>,
+        queues: Queues<E::Item>,
         handle: &Handle,
     ) -> Result<Self, client::Error> {
         let (leave, leaving) = watch::channel(false);
+        let Queues { memory, disk, items } = queues;
         let shared = Arc::new(Shared {
-            queue,
+            queue: memory,
+            disk,
             items,
-            transport: Transport::new(otlp)?,
+            sender: Sender::new(otlp, delivery.retry, leaving.clone())?,
             frames: E::SCOPES.iter().map(|scope| Frame::new(resource, scope)).collect(),
             encoder,
-            give_up,
-            complaints: Complaints::default(),
+            block: delivery.block,
             leaving,
         });
-        let workers = (0..WORKERS).map(|_| handle.spawn(shared.clone().run())).collect();
-        Ok(Self { shared, workers, leave })
-    }
-
-    /// Sends what is queued, until `deadline`; what remains then is dropped.
-    pub async fn shutdown(self, deadline: Instant) {
-        self.shared.queue.close();
-        self.leave.send_replace(true);
-        for mut worker in self.workers {
-            if tokio::time::timeout_at(deadline.into(), &mut worker).await.is_err() {
-                worker.abort();
-                // Cancelled, as it was told to be.
-                drop(worker.await);
+        let (mut workers, mut senders) = (Vec::new(), Vec::new());
+        match &shared.disk {
+            None => {
+                let worker = |_| handle.spawn(shared.clone().run());
+                workers.extend((0..delivery.consumers).map(worker));
+            }
+            Some(disk) => {
+                // One, so that the order is kept.
+                workers.push(handle.spawn(shared.clone().run()));
+                let sender = |_| handle.spawn(shared.clone().send_stored(disk.clone()));
+                senders.extend((0..delivery.consumers).map(sender));
             }
         }
-        self.shared.queue.clear();
-        self.shared.items.update(|counts| {
+        Ok(Self { shared, workers, senders, leave })
+    }
+
+    /// Sends what is queued, until `deadline`; what remains then is dropped, unless it is on disk.
+    pub async fn shutdown(self, deadline: Instant) {
+        let shared = self.shared;
+        shared.queue.close();
+        self.leave.send_replace(true);
+        end(self.workers, deadline).await;
+        let mut stored = 0;
+        if let Some(disk) = &shared.disk {
+            disk.close();
+            end(self.senders, deadline).await;
+            stored = disk.leave(deadline).await;
+        }
+        shared.queue.clear();
+        shared.items.update(|counts| {
             let rest = std::mem::take(&mut counts.queued) + std::mem::take(&mut counts.held);
-            counts.drop(Reason::Shutdown, rest);
+            counts.queued = stored.min(rest);
+            counts.drop(Reason::Shutdown, rest - counts.queued);
         });
     }
 }
 
+/// Waits for the tasks until `deadline`, then cancels them.
+async fn end(tasks: Vec<JoinHandle<()>>, deadline: Instant) {
+    for mut task in tasks {
+        if tokio::time::timeout_at(deadline.into(), &mut task).await.is_err() {
+            task.abort();
+            // Cancelled, as it was told to be.
+            drop(task.await);
+        }
+    }
+}
+
 impl<E: Encoder> Shared<E> {
+    /// Makes requests of what the queue in memory gives, and sends or stores them.
     async fn run(self: Arc<Self>) {
         // Fresh memory for each request would cost a fifth of the encoding.
         let mut buffer = Vec::new();
         while let Some(batch) = self.queue.take().await {
             let mut items = self.by_scope(batch).into_iter().flatten().peekable();
-            while let Some((start, spans)) = self.encode(&mut items, &mut buffer) {
-                match self.transport.prepare(std::mem::take(&mut buffer), start) {
-                    Ok(message) => {
-                        self.deliver(&message, spans).await;
-                        buffer = message.into_buffer().unwrap_or_default();
-                        buffer.shrink_to(LARGEST_KEPT);
+            while let Some((start, count)) = self.encode(&mut items, &mut buffer) {
+                let message = std::mem::take(&mut buffer);
+                buffer = match &self.disk {
+                    None => self.send(message, start, count).await,
+                    Some(disk) => self.store(disk, message, start, count).await,
+                };
+                buffer.clear();
+                buffer.shrink_to(LARGEST_KEPT);
+            }
+        }
+    }
+
+    /// Sends a request from memory. The memory, if it can be used again.
+    async fn send(&self, message: Vec<u8>, start: usize, count: u64) -> Vec<u8> {
+        match self.sender.prepare(message, start, count) {
+            Ok(message) => {
+                let end = self.sender.deliver(&message, count, false).await;
+                self.settle(count, end);
+                message.into_buffer().unwrap_or_default()
+            }
+            Err(end) => {
+                self.settle(count, end);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Stores a request on disk. A disk that does not take it is no reason to lose it: it is sent
+    /// from memory, or stored when the disk takes it again, whichever is first.
+    async fn store(
+        &self,
+        disk: &Arc<DiskQueue>,
+        message: Vec<u8>,
+        start: usize,
+        count: u64,
+    ) -> Vec<u8> {
+        let message = Bytes::from(message);
+        let body = message.slice(start..);
+        let mut direct = None;
+        loop {
+            match disk.push(body.clone(), count).await {
+                Pushed::Stored => break,
+                Pushed::Full if self.block && !*self.leaving.borrow() => disk.room().await,
+                Pushed::Full => {
+                    self.items.update(|counts| {
+                        counts.held -= count;
+                        counts.drop(Reason::QueueFull, count);
+                    });
+                    break;
+                }
+                Pushed::Failed(_) => {
+                    let direct = direct.get_or_insert_with(|| {
+                        let prepared = self.sender.prepare(message.to_vec(), start, count);
+                        (prepared, Backoff::new(self.sender.retry()), Instant::now())
+                    });
+                    if let Some(end) = self.send_once(direct, count).await {
+                        self.settle(count, end);
+                        break;
                     }
-                    Err(cause) => self.refused(spans, &cause, "report this as a bug"),
                 }
             }
+        }
+        drop(body);
+        message.try_into_mut().map(Vec::from).unwrap_or_default()
+    }
+
+    /// One attempt to send what the disk does not take, and the pause after it.
+    async fn send_once(
+        &self,
+        (prepared, backoff, began): &mut (Result<Prepared, End>, Backoff, Instant),
+        count: u64,
+    ) -> Option<End> {
+        match prepared {
+            Err(end) => Some(*end),
+            Ok(message) => match self.sender.attempt(message, count, *began).await {
+                Ok(end) => Some(end),
+                Err(asked) => self.sender.wait(backoff, asked, *began, false).await,
+            },
+        }
+    }
+
+    /// Sends what is stored, in its order, until the queue is closed and empty; or, once tap
+    /// leaves, until the receiver does not take it: the next process will.
+    async fn send_stored(self: Arc<Self>, disk: Arc<DiskQueue>) {
+        let mut leaving = self.leaving.clone();
+        while let Some((ticket, body)) = disk.take().await {
+            let count = ticket.items();
+            let start = Transport::HEADROOM;
+            let end = match self.sender.prepare(body, start, count) {
+                Ok(message) => self.sender.deliver(&message, count, true).await,
+                Err(end) => end,
+            };
+            if end == End::Left {
+                return;
+            }
+            disk.settle(ticket, move |counts, count| end.book(counts, count), &mut leaving).await;
         }
     }
 
@@ -161,161 +279,11 @@ impl<E: Encoder> Shared<E> {
         Some((frame.finish(buffer), count))
     }
 
-    /// Sends a request until it is taken or refused, or it has taken too long.
-    async fn deliver(&self, message: &Prepared, spans: u64) {
-        let began = Instant::now();
-        let mut backoff = Backoff::default();
-        loop {
-            let left = self.give_up.map(|limit| limit.saturating_sub(began.elapsed()));
-            let timeout = match (self.transport.timeout(), left) {
-                (Some(timeout), Some(left)) => Some(timeout.min(left)),
-                (timeout, left) => timeout.or(left),
-            };
-            match self.transport.attempt(message, timeout).await {
-                Outcome::Taken { rejected, message } => {
-                    return self.taken(spans, rejected, &message);
-                }
-                Outcome::Refused { cause, remedy } => {
-                    return self.refused(spans, &cause, remedy);
-                }
-                Outcome::Again { cause, after } => {
-                    let pause = after.unwrap_or_else(|| backoff.pause());
-                    let remedy = "check that a collector listens there, or change \
-                                  OTEL_EXPORTER_OTLP_ENDPOINT; spans are kept and sent again";
-                    self.complain(&cause, remedy);
-                    if self.give_up.is_some_and(|limit| began.elapsed() + pause > limit) {
-                        return self.settle(spans, |counts, spans| {
-                            counts.drop(Reason::RetryExhausted, spans);
-                        });
-                    }
-                    self.pause(pause, after.is_some()).await;
-                }
-            }
-        }
-    }
-
-    /// Waits; less if tap is leaving, unless the server has asked for it.
-    async fn pause(&self, pause: Duration, asked: bool) {
-        let mut leaving = self.leaving.clone();
-        if asked {
-            tokio::time::sleep(pause).await;
-        } else if *leaving.borrow() {
-            tokio::time::sleep(pause.min(LEAVING_PAUSE)).await;
-        } else {
-            // Whichever is first.
-            drop(tokio::time::timeout(pause, leaving.changed()).await);
-        }
-    }
-
-    fn taken(&self, spans: u64, rejected: u64, message: &str) {
-        let rejected = rejected.min(spans);
-        self.settle(spans, |counts, spans| {
-            counts.exported += spans - rejected;
-            counts.rejected += rejected;
-        });
-        if rejected > 0 || !message.is_empty() {
-            self.complain_of(message, "look into the collector's log", rejected);
-        } else {
-            self.complaints.recovered(&self.transport.endpoint());
-        }
-    }
-
-    fn refused(&self, spans: u64, cause: &str, remedy: &str) {
-        self.settle(spans, |counts, spans| counts.rejected += spans);
-        self.complain_of(cause, remedy, spans);
-    }
-
-    /// Moves spans from held to where `change` puts them.
-    fn settle(&self, spans: u64, change: impl FnOnce(&mut super::items::Counts, u64)) {
+    /// Moves items from held to where their request's end puts them.
+    fn settle(&self, count: u64, end: End) {
         self.items.update(|counts| {
-            counts.held -= spans;
-            change(counts, spans);
+            counts.held -= count;
+            end.book(counts, count);
         });
-    }
-
-    fn complain(&self, cause: &str, remedy: &str) {
-        if self.complaints.may() {
-            let endpoint = self.transport.endpoint();
-            tracing::warn!(endpoint, cause, remedy, "Spans cannot be sent.");
-        }
-    }
-
-    fn complain_of(&self, cause: &str, remedy: &str, rejected: u64) {
-        if self.complaints.may() {
-            let endpoint = self.transport.endpoint();
-            tracing::warn!(endpoint, cause, remedy, rejected, "The collector refuses spans.");
-        }
-    }
-}
-
-/// Pauses between attempts: from 1 s by 1.5 to 30 s, each up to half shorter or longer, so that
-/// taps which lost their collector together do not come back together.
-#[derive(Debug, Default)]
-pub struct Backoff {
-    attempts: i32,
-}
-
-impl Backoff {
-    /// The next pause.
-    pub fn pause(&mut self) -> Duration {
-        let mut random = [0; 4];
-        // Without randomness the pause is the shortest of its range.
-        getrandom::fill(&mut random).unwrap_or_default();
-        let jitter = f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX);
-        let pause = 1.5f64.powi(self.attempts).min(30.0);
-        self.attempts = (self.attempts + 1).min(16);
-        Duration::from_secs_f64(pause * (0.5 + jitter))
-    }
-}
-
-/// Holds complaints about one endpoint to one a minute.
-#[derive(Debug, Default)]
-pub struct Complaints {
-    last: Mutex<Option<Instant>>,
-}
-
-impl Complaints {
-    /// Whether one may be made now; then it is.
-    pub fn may(&self) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = last.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY);
-        if may {
-            *last = Some(Instant::now());
-        }
-        may
-    }
-
-    /// It works again. The next complaint still waits for its minute, so that an endpoint that
-    /// comes and goes does not fill the log.
-    pub fn recovered(&self, endpoint: &str) {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some() {
-            tracing::debug!(endpoint, "Spans are sent.");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_within_their_range() {
-        let mut backoff = Backoff::default();
-        for attempt in 0..20 {
-            let middle = 1.5f64.powi(attempt).min(30.0);
-            let pause = backoff.pause().as_secs_f64();
-            assert!(pause >= middle * 0.5 && pause <= middle * 1.5, "{attempt}: {pause}");
-        }
-    }
-
-    #[test]
-    fn one_complaint_a_minute() {
-        let complaints = Complaints::default();
-        assert!(complaints.may());
-        assert!(!complaints.may());
-        let past = Instant::now().checked_sub(COMPLAIN_EVERY);
-        *complaints.last.lock().unwrap() = past;
-        assert_eq!(complaints.may(), past.is_some());
     }
 }

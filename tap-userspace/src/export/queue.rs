@@ -20,7 +20,7 @@ use crate::connection::{
 };
 
 /// How much may wait, and how it leaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Connections or exchanges.
     pub items: usize,

@@ -153,6 +153,12 @@ pub fn no_new_privileges() -> io::Result<()> {
     }
 }
 
+/// From now on a write beyond `RLIMIT_FSIZE` fails with `EFBIG`, and does not end the process.
+pub fn ignore_file_size_signal() {
+    // SAFETY: plain numbers; the signal has no handler of anybody's.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Gives what the allocator holds and nobody uses back to the kernel.
 pub fn give_memory_back() {
     // SAFETY: the allocator's own call; it touches only what is free.

@@ -21,9 +21,10 @@ use crate::{
     connection::clock,
     export::{
         ItemCounters, client,
+        complaints::Complaints,
         items::{Items, Reason},
         left,
-        otlp::{Backoff, Complaints},
+        retry::{Backoff, Retry},
         transport::{Outcome, Prepared, Transport},
     },
 };
@@ -208,7 +209,7 @@ impl Sender {
         let mut bytes = vec![0; Transport::HEADROOM];
         message.encode(&mut bytes).map_err(|error| refused(error.to_string()))?;
         let prepared = self.transport.prepare(bytes, Transport::HEADROOM).map_err(refused)?;
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(Retry::default());
         loop {
             match self.attempt(&prepared, began).await {
                 Outcome::Taken { rejected, message } => {
@@ -219,7 +220,7 @@ impl Sender {
                 }
                 Outcome::Refused { cause, .. } => return Err(refused(cause)),
                 Outcome::Again { cause, after } => {
-                    let pause = after.unwrap_or_else(|| backoff.pause());
+                    let pause = backoff.pause(after);
                     let leaving = *self.leaving.borrow();
                     if self.rest(began).is_some_and(|rest| rest <= pause) {
                         let reason = match leaving {

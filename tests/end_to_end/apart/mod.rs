@@ -11,6 +11,7 @@ mod neighbours;
 mod older;
 mod overload;
 mod privileges;
+mod queue;
 mod recording;
 mod settings;
 mod transactions;

@@ -13,6 +13,11 @@ pub enum Fault {
     Partial(i64),
     /// Taken, but answered late.
     Late(Duration),
+    /// Taken at once, but answered late.
+    Unanswered(Duration),
+    /// Refused for so many seconds: gRPC `RESOURCE_EXHAUSTED` with `RetryInfo`, HTTP 429 with
+    /// `Retry-After`.
+    Throttled(u8),
 }
 
 /// Faults yet to come, one a request.

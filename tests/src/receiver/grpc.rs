@@ -55,11 +55,18 @@ impl TraceService for Service {
                 return Err(Status::new(Code::InvalidArgument, "told to reject"));
             }
             Some(Fault::Late(by)) => tokio::time::sleep(by).await,
-            Some(Fault::Partial(_)) | None => {}
+            Some(Fault::Throttled(seconds)) => {
+                let (code, text) = (Code::ResourceExhausted, "told to throttle");
+                return Err(Status::with_details(code, text, retry_info(seconds).into()));
+            }
+            Some(Fault::Partial(_) | Fault::Unanswered(_)) | None => {}
         }
         let headers = headers(request.metadata());
         let spans = convert::spans(request.into_inner());
         self.0.add(Request { protocol: Protocol::Grpc, headers, spans: spans.len() }, spans);
+        if let Some(Fault::Unanswered(by)) = fault {
+            tokio::time::sleep(by).await;
+        }
         let partial_success = match fault {
             Some(Fault::Partial(rejected_spans)) => Some(ExportTracePartialSuccess {
                 rejected_spans,
@@ -92,4 +99,12 @@ fn headers(metadata: &MetadataMap) -> std::collections::BTreeMap<String, String>
             KeyAndValueRef::Binary(..) => None,
         })
         .collect()
+}
+
+/// `google.rpc.Status` with a `google.rpc.RetryInfo` of so many seconds.
+fn retry_info(seconds: u8) -> Vec<u8> {
+    let url = b"type.googleapis.com/google.rpc.RetryInfo";
+    let info = [0x0a, 2, 0x08, seconds];
+    let any = [&[0x0a, url.len() as u8], &url[..], &[0x12, info.len() as u8], &info].concat();
+    [&[0x08, 8, 0x1a, any.len() as u8], &any[..]].concat()
 }

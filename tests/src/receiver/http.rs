@@ -38,7 +38,11 @@ async fn export(State(store): State<Arc<Store>>, headers: HeaderMap, body: Bytes
         Some(Fault::Unavailable) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
         Some(Fault::Rejected) => return StatusCode::BAD_REQUEST.into_response(),
         Some(Fault::Late(by)) => tokio::time::sleep(by).await,
-        Some(Fault::Partial(_)) | None => {}
+        Some(Fault::Throttled(seconds)) => {
+            let after = [(header::RETRY_AFTER, seconds.to_string())];
+            return (StatusCode::TOO_MANY_REQUESTS, after).into_response();
+        }
+        Some(Fault::Partial(_) | Fault::Unanswered(_)) | None => {}
     }
     let headers = by_name(&headers);
     let (protocol, spans) = match decode(&headers, &body) {
@@ -49,6 +53,9 @@ async fn export(State(store): State<Arc<Store>>, headers: HeaderMap, body: Bytes
         }
     };
     store.add(Request { protocol, headers, spans: spans.len() }, spans);
+    if let Some(Fault::Unanswered(by)) = fault {
+        tokio::time::sleep(by).await;
+    }
     let rejected = match fault {
         Some(Fault::Partial(rejected)) => Some(rejected),
         _ => None,

@@ -13,11 +13,14 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// Where the records of a kind went.
-const RECORDS: (&str, &[&str]) = ("seen", &["delivered", "dropped", "in_ring"]);
-/// Where the items of a signal went.
-const ITEMS: (&str, &[&str]) = (
-    "produced",
+/// Where records and items come from, and where they went.
+type Sides = (&'static [&'static str], &'static [&'static str]);
+
+/// The records of a kind.
+const RECORDS: Sides = (&["seen"], &["delivered", "dropped", "in_ring"]);
+/// The items of a signal.
+const ITEMS: Sides = (
+    &["produced", "recovered"],
     &["exported", "filtered", "sampled", "refused", "rejected", "dropped", "held", "queued"],
 );
 
@@ -90,10 +93,11 @@ impl Accounting {
     }
 }
 
-fn balanced(book: &Book, (whole, parts): (&str, &[&str])) -> Result<()> {
-    let total = book.get(whole).with_context(|| format!("no {whole:?} in {book:?}"))?;
-    let sum: u64 = parts.iter().filter_map(|part| book.get(*part)).sum();
-    ensure!(*total == sum, "{whole} is {total}, but its parts are {sum}: {book:?}");
+fn balanced(book: &Book, (wholes, parts): Sides) -> Result<()> {
+    ensure!(book.contains_key(wholes[0]), "no {:?} in {book:?}", wholes[0]);
+    let sum = |terms: &[&str]| terms.iter().filter_map(|term| book.get(*term)).sum::<u64>();
+    let (total, sum) = (sum(wholes), sum(parts));
+    ensure!(total == sum, "{wholes:?} is {total}, but its parts are {sum}: {book:?}");
     Ok(())
 }
 

@@ -1,0 +1,178 @@
+//! Requests to one endpoint, again and again while that may help. Comes in: a request in its
+//! protocol's form; goes out: an [`End`].
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::{
+    client,
+    complaints::Complaints,
+    items::{Counts, Reason},
+    retry::{Backoff, Retry},
+    transport::{Outcome, Prepared, Transport},
+};
+use crate::config::environment::Otlp;
+
+/// Longest pause between attempts once tap is leaving.
+const LEAVING_PAUSE: Duration = Duration::from_millis(250);
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The receiver has taken all but `rejected` items.
+    Taken {
+        /// Items that it refuses for good.
+        rejected: u64,
+    },
+    /// The receiver refuses all of it for good.
+    Refused,
+    /// It was tried for too long.
+    Exhausted,
+    /// tap leaves, and somebody else will send it.
+    Left,
+}
+
+impl End {
+    /// Puts the items of a request where they belong; the caller has taken them from elsewhere.
+    pub const fn book(self, counts: &mut Counts, count: u64) {
+        match self {
+            Self::Taken { rejected } => {
+                counts.exported += count - rejected;
+                counts.rejected += rejected;
+            }
+            Self::Refused => counts.rejected += count,
+            Self::Exhausted => counts.drop(Reason::RetryExhausted, count),
+            Self::Left => counts.held += count,
+        }
+    }
+}
+
+/// The way to one endpoint, and how long it is tried.
+#[derive(Debug)]
+pub struct Sender {
+    transport: Transport,
+    retry: Retry,
+    complaints: Complaints,
+    leaving: watch::Receiver<bool>,
+}
+
+impl Sender {
+    /// The way that `otlp` describes; `leaving` says when tap is about to end.
+    pub fn new(
+        otlp: &Otlp,
+        retry: Retry,
+        leaving: watch::Receiver<bool>,
+    ) -> Result<Self, client::Error> {
+        let transport = Transport::new(otlp)?;
+        Ok(Self { transport, retry, complaints: Complaints::default(), leaving })
+    }
+
+    /// When a request is tried again.
+    pub const fn retry(&self) -> Retry {
+        self.retry
+    }
+
+    /// Brings the protobuf request `message[start..]` of `count` items into its protocol's form.
+    pub fn prepare(&self, message: Vec<u8>, start: usize, count: u64) -> Result<Prepared, End> {
+        self.transport.prepare(message, start).map_err(|cause| {
+            self.refused(&cause, "report this as a bug", count);
+            End::Refused
+        })
+    }
+
+    /// Sends a request until it is taken or refused, or it has taken too long; or, if it is `kept`
+    /// elsewhere, until tap leaves and the receiver does not take it.
+    pub async fn deliver(&self, message: &Prepared, count: u64, kept: bool) -> End {
+        let began = Instant::now();
+        let mut backoff = Backoff::new(self.retry);
+        loop {
+            let asked = match self.attempt(message, count, began).await {
+                Ok(end) => return end,
+                Err(asked) => asked,
+            };
+            if let Some(end) = self.wait(&mut backoff, asked, began, kept).await {
+                return end;
+            }
+        }
+    }
+
+    /// One attempt of a request that was `began` to be sent; an error is worth another one, which
+    /// the receiver may have told when to make.
+    pub async fn attempt(
+        &self,
+        message: &Prepared,
+        count: u64,
+        began: Instant,
+    ) -> Result<End, Option<Duration>> {
+        let left = self.retry.give_up.map(|limit| limit.saturating_sub(began.elapsed()));
+        let timeout = match (self.transport.timeout(), left) {
+            (Some(timeout), Some(left)) => Some(timeout.min(left)),
+            (timeout, left) => timeout.or(left),
+        };
+        match self.transport.attempt(message, timeout).await {
+            Outcome::Taken { rejected, message } => {
+                let rejected = rejected.min(count);
+                if rejected > 0 || !message.is_empty() {
+                    self.refused(&message, "look into the collector's log", rejected);
+                } else {
+                    self.complaints.recovered(&self.transport.endpoint());
+                }
+                Ok(End::Taken { rejected })
+            }
+            Outcome::Refused { cause, remedy } => {
+                self.refused(&cause, remedy, count);
+                Ok(End::Refused)
+            }
+            Outcome::Again { cause, after } => {
+                self.unreachable(&cause);
+                Err(after)
+            }
+        }
+    }
+
+    /// The pause before the next attempt, or why there is none.
+    pub async fn wait(
+        &self,
+        backoff: &mut Backoff,
+        asked: Option<Duration>,
+        began: Instant,
+        kept: bool,
+    ) -> Option<End> {
+        let mut leaving = self.leaving.clone();
+        if kept && *leaving.borrow() {
+            return Some(End::Left);
+        }
+        let pause = backoff.pause(asked);
+        let exhausted = self.retry.give_up.is_some_and(|limit| began.elapsed() + pause > limit);
+        if exhausted || !self.retry.enabled {
+            return Some(End::Exhausted);
+        }
+        if asked.is_some() && !kept {
+            // The receiver is not asked before it wants to be.
+            tokio::time::sleep(pause).await;
+        } else if *leaving.borrow() {
+            tokio::time::sleep(pause.min(LEAVING_PAUSE)).await;
+        } else {
+            // Whichever is first.
+            drop(tokio::time::timeout(pause, leaving.changed()).await);
+        }
+        (kept && *leaving.borrow()).then_some(End::Left)
+    }
+
+    fn unreachable(&self, cause: &str) {
+        if self.complaints.may() {
+            let endpoint = self.transport.endpoint();
+            let remedy = "check that a collector listens there, or change \
+                          OTEL_EXPORTER_OTLP_ENDPOINT; spans are kept and sent again";
+            tracing::warn!(endpoint, cause, remedy, "Spans cannot be sent.");
+        }
+    }
+
+    fn refused(&self, cause: &str, remedy: &str, rejected: u64) {
+        if self.complaints.may() {
+            let endpoint = self.transport.endpoint();
+            tracing::warn!(endpoint, cause, remedy, rejected, "The collector refuses spans.");
+        }
+    }
+}
