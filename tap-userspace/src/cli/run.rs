@@ -20,7 +20,7 @@ use crate::{
     admin::{self, server::Admin},
     config::{
         environment::{Environment, Signal},
-        file::{Config, HttpPayload},
+        file::{Config, DbPayload, HttpPayload},
     },
     connection::{identity::Identities, table},
     export::Exporters,
@@ -156,6 +156,7 @@ pub(super) fn exporters(
     let terms = log::Terms {
         limits: environment.limits(),
         headers: config.capture.payload.http == HttpPayload::Headers,
+        spans: [config.http.spans, config.db.spans],
         ..log::Terms::default()
     };
     Exporters::start(environment, resource, runtime.handle(), console, &terms)
@@ -173,12 +174,16 @@ fn own_pid(config: &Config) -> u32 {
 }
 
 pub(super) fn settings(config: &Config, environment: &Environment) -> table::Settings {
+    let logs = !environment.exporters(Signal::Logs).is_empty();
+    // With no variable set connections are printed, and so are the exchanges within.
+    let traces = !environment.exporters(Signal::Traces).is_empty() || !environment.is_set();
+    let spans = traces && (config.http.spans || config.db.spans);
     table::Settings {
         capacity: config.connection.table_size,
         max_age_ns: config.connection.max_age.as_nanos() as u64,
         event_limit: environment.limits().events as usize,
-        parse: config.capture.payload.http != HttpPayload::Off
-            && !environment.exporters(Signal::Logs).is_empty(),
+        parse: config.capture.payload.http != HttpPayload::Off && (logs || spans),
+        statements: config.capture.payload.db == DbPayload::Statement,
         self_tgid: own_pid(config),
     }
 }

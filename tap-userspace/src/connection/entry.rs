@@ -19,7 +19,7 @@ use crate::{
     enrich::process::Process,
     protocol::{
         Protocol,
-        conversation::{self, Captured, Conversation, Found, Interest},
+        conversation::{self, Captured, Conversation, DnsMessage, Found, Interest},
         exchange::Message,
     },
 };
@@ -98,6 +98,8 @@ pub struct Terms<'a> {
     pub listeners: &'a HashSet<(IpAddr, u16)>,
     /// Whether exchanges are read.
     pub parse: bool,
+    /// Whether their statements are.
+    pub statements: bool,
 }
 
 impl Entry {
@@ -162,7 +164,7 @@ impl Entry {
         if data.header.flags & flags::SHED != 0 {
             self.quality.add(Quality::LOST_EVENTS);
         }
-        self.converse(data, payload, direction, terms.parse);
+        self.converse(data, payload, direction, terms);
     }
 
     /// Keeps a turn, while the span has room for it.
@@ -176,12 +178,13 @@ impl Entry {
         }
     }
 
-    fn converse(&mut self, data: &Data, payload: &[u8], direction: Direction, parse: bool) {
+    fn converse(&mut self, data: &Data, payload: &[u8], direction: Direction, terms: &Terms<'_>) {
         let joined = self.is_preexisting();
         let tuple = self.connection.tuple;
         let conversation = self.conversation.get_or_insert_with(|| {
             let ports = [tuple.local_port, tuple.remote_port];
-            Box::new(Conversation::new(ports, joined, parse))
+            let new = Conversation::new(ports, joined, terms.parse);
+            Box::new(new.with_statements(terms.statements))
         });
         conversation.take(&Captured {
             direction: direction.index(),
@@ -256,11 +259,19 @@ impl Entry {
         about
     }
 
+    /// DNS messages that went over this connection since the last time.
+    pub fn dns(&mut self) -> Vec<DnsMessage> {
+        self.conversation.as_deref_mut().map(Conversation::dns).unwrap_or_default()
+    }
+
     fn found(&mut self, found: Found) {
         let what = match found.what {
             // Looked at anew after a forged segment, or the same inside a tunnel.
             conversation::What::Protocol(protocol) if self.protocol == Some(protocol) => return,
             conversation::What::Protocol(protocol) => {
+                // Bytes that were forged told nothing.
+                let unknown = What::Protocol(Protocol::Unknown);
+                self.found.retain(|event| event.what != unknown);
                 self.protocol = Some(protocol);
                 What::Protocol(protocol)
             }
@@ -447,7 +458,8 @@ impl Entry {
         identity
     }
 
-    fn ends(&self) -> ((IpAddr, u16), (IpAddr, u16)) {
+    /// This host's address and port, and the peer's.
+    pub fn ends(&self) -> ((IpAddr, u16), (IpAddr, u16)) {
         let tuple = self.connection.tuple;
         ((address(tuple.local), tuple.local_port), (address(tuple.remote), tuple.remote_port))
     }

@@ -1,6 +1,6 @@
 //! What the two ends of a connection say to one another. Comes in: captured bytes of both
 //! directions with their places in the streams. Goes out: [`Found`]s (which protocols, the TLS
-//! ClientHello) and [`Exchange`]s.
+//! ClientHello), [`Exchange`]s and [`DnsMessage`]s.
 //!
 //! Each direction is put in order by a [`Stream`]. Until the protocol is known its first bytes are
 //! kept; then its parser gets them and all that follows, and where one protocol ends in another
@@ -25,6 +25,7 @@ use super::{
     tls::{ClientHello, Handshake, ServerHello, TlsEvent},
     websocket::Session,
 };
+use crate::enrich::dns::DnsTcp;
 
 /// Looks at the beginnings of turns of a connection that was joined in the middle.
 const TRIES: u8 = 16;
@@ -36,6 +37,12 @@ const KEPT: usize = 16 << 10;
 /// Pieces of the beginning that are kept: it is looked through at each piece that comes in, and a
 /// hostile peer sends it byte by byte.
 const KEPT_PIECES: usize = 64;
+
+/// Port of DNS (RFC 1035 §4.2).
+pub const DNS_PORT: u16 = 53;
+
+/// Shortest DNS message that asks something: header, the root's name, type and class.
+const DNS_MIN: usize = 17;
 
 /// What the kernel side should capture of a connection from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +92,17 @@ pub struct Captured<'a> {
     pub at_ns: u64,
 }
 
+/// A DNS message that went over TCP, as far as it was captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsMessage {
+    /// [`RECEIVE`] or [`TRANSMIT`].
+    pub direction: usize,
+    /// When its last byte went.
+    pub at_ns: u64,
+    /// Without its length.
+    pub bytes: Vec<u8>,
+}
+
 /// One connection's conversation.
 #[derive(Debug)]
 pub struct Conversation {
@@ -111,6 +129,8 @@ struct Talk {
     stage: Stage,
     /// Exchanges are wanted.
     parse: bool,
+    /// Their statements too.
+    statements: bool,
     /// The ports of this host and of the peer.
     ports: [u16; 2],
     /// The direction in which the client speaks, once it is known.
@@ -119,12 +139,15 @@ struct Talk {
     version: Option<&'static str>,
     /// Looks that may still fail.
     tries: u8,
+    /// There were bytes to look at.
+    looked: bool,
     /// The kernel side has seen by itself that nothing can be read.
     is_known_below: bool,
     gap: bool,
     truncated: bool,
     tls: Option<Box<Handshake>>,
     exchanges: Vec<Exchange>,
+    dns: Vec<DnsMessage>,
     found: SmallVec<[Found; 2]>,
 }
 
@@ -135,6 +158,8 @@ enum Stage {
     /// A TLS handshake, which is [`Talk::tls`].
     Handshake,
     Parsing(Box<dyn Parser>, Interest),
+    /// DNS, read for the names in it: by direction.
+    Dns(Box<[DnsTcp; 2]>),
     /// Nothing is read any more.
     Over,
 }
@@ -164,18 +189,28 @@ impl Conversation {
         let talk = Talk {
             stage: Stage::LOOKING,
             parse,
+            statements: false,
             ports,
             client: None,
             version: None,
             tries: if joined { TRIES } else { 0 },
+            looked: false,
             is_known_below: false,
             gap: false,
             truncated: false,
             tls: None,
             exchanges: Vec::new(),
+            dns: Vec::new(),
             found: SmallVec::new_const(),
         };
         Self { streams: [Stream::begin(0), Stream::begin(0)], talk, kept: Vec::new(), kept_to: 0 }
+    }
+
+    /// Whether exchanges of databases have their statement's text, without its values.
+    #[must_use]
+    pub const fn with_statements(mut self, statements: bool) -> Self {
+        self.talk.statements = statements;
+        self
     }
 
     /// Takes in captured bytes.
@@ -229,9 +264,9 @@ impl Conversation {
         if !first_again && !self.kept.iter().any(|kept| kept.contradicts(offset, bytes)) {
             return;
         }
-        let Talk { ports, tries, parse, .. } = self.talk;
+        let Talk { ports, tries, parse, statements, .. } = self.talk;
         let kept = std::mem::take(&mut self.kept);
-        *self = Self::new(ports, tries > 0, parse);
+        *self = Self::new(ports, tries > 0, parse).with_statements(statements);
         for Kept { direction, offset, bytes, at_ns } in kept {
             let good =
                 if direction == RECEIVE { position.saturating_sub(offset) } else { u64::MAX };
@@ -278,8 +313,11 @@ impl Conversation {
             let mut sink = |piece: Piece<'_>, at_ns| talk.piece(direction, piece, at_ns);
             streams[direction].end(totals[direction], last, &mut sink);
         }
-        if let Stage::Parsing(parser, _) = &mut talk.stage {
-            parser.finish(now_ns, &mut talk.exchanges);
+        match &mut talk.stage {
+            Stage::Parsing(parser, _) => parser.finish(now_ns, &mut talk.exchanges),
+            // There will not be more to know it by.
+            Stage::Looking(_) => talk.unknown(now_ns),
+            _ => {}
         }
         talk.stage = Stage::Over;
     }
@@ -294,12 +332,17 @@ impl Conversation {
         std::mem::take(&mut self.talk.exchanges)
     }
 
+    /// DNS messages since the last time, where a port is that of DNS.
+    pub fn dns(&mut self) -> Vec<DnsMessage> {
+        std::mem::take(&mut self.talk.dns)
+    }
+
     /// What the kernel side should capture.
     pub const fn interest(&self) -> Interest {
         match &self.talk.stage {
             Stage::Parsing(_, interest) => *interest,
             Stage::Over if !self.talk.is_known_below => Interest::Nothing,
-            Stage::Looking(_) | Stage::Handshake | Stage::Over => Interest::Turns,
+            Stage::Looking(_) | Stage::Handshake | Stage::Dns(_) | Stage::Over => Interest::Turns,
         }
     }
 
@@ -359,6 +402,7 @@ impl Conversation {
         let stage = match &self.talk.stage {
             Stage::Looking(heads) => heads.iter().map(|(head, _)| head.capacity()).sum(),
             Stage::Parsing(parser, _) => parser.memory(),
+            Stage::Dns(readers) => readers.iter().map(DnsTcp::memory).sum(),
             Stage::Handshake | Stage::Over => 0,
         };
         let tls = self.tls().map_or(0, |tls| size_of::<Handshake>() + tls.memory());
@@ -395,6 +439,14 @@ impl Talk {
                 Stage::Over => return,
                 Stage::Looking(_) => return self.look(direction, piece, at_ns),
                 Stage::Handshake => return self.handshake(side, piece, at_ns),
+                Stage::Dns(readers) => {
+                    let told = &mut self.dns;
+                    return readers[direction].take(piece, &mut |message| {
+                        if message.len() >= DNS_MIN {
+                            told.push(DnsMessage { direction, at_ns, bytes: message.into() });
+                        }
+                    });
+                }
                 Stage::Parsing(parser, _) => {
                     match parser.take(side, piece, at_ns, &mut self.exchanges) {
                         Outcome::Continue => return,
@@ -467,9 +519,10 @@ impl Talk {
         let Stage::Looking(heads) = &mut self.stage else { return };
         let bytes = match piece {
             Piece::Bytes(bytes) => bytes,
-            Piece::Missing(_) => return self.failed(),
+            Piece::Missing(_) => return self.failed(at_ns),
             Piece::End => return,
         };
+        self.looked = true;
         let nothing_kept = heads.iter().all(|(head, _)| head.is_empty());
         if nothing_kept {
             // Mostly the first segment tells, and then nothing has to be kept.
@@ -485,20 +538,33 @@ impl Talk {
         let (head, last_ns) = &mut heads[direction];
         *last_ns = at_ns;
         if head.len() + bytes.len() > KEPT {
-            return self.failed();
+            return self.failed(at_ns);
         }
         head.extend_from_slice(bytes);
         match detect::detect_with(&heads[RECEIVE].0, &heads[TRANSMIT].0, self.ports) {
             Detection::Known(detected) => self.begin_with_kept(&detected, at_ns),
             Detection::NeedMore => {}
-            Detection::Unknown => self.failed(),
+            Detection::Unknown => self.failed(at_ns),
         }
     }
 
     /// These bytes told nothing. In the middle of a connection the next may.
-    fn failed(&mut self) {
-        self.stage = if self.tries == 0 { Stage::Over } else { Stage::LOOKING };
-        self.tries = self.tries.saturating_sub(1);
+    fn failed(&mut self, at_ns: u64) {
+        if self.tries == 0 {
+            self.stage = Stage::Over;
+            self.unknown(at_ns);
+        } else {
+            self.stage = Stage::LOOKING;
+            self.tries -= 1;
+        }
+    }
+
+    /// Nobody knows what is spoken. That is not told inside of a protocol that is known, and where
+    /// nothing was there to look at.
+    fn unknown(&mut self, at_ns: u64) {
+        if self.looked && self.client.is_none() {
+            self.find(Protocol::Unknown, at_ns);
+        }
     }
 
     /// The protocol is known: its parser gets what was kept, in the order of its times.
@@ -530,6 +596,10 @@ impl Talk {
             return self.begin_tls(at_ns);
         }
         self.find(detected.protocol, at_ns);
+        if detected.protocol == Protocol::Dns && self.ports.contains(&DNS_PORT) {
+            self.stage = Stage::Dns(Box::default());
+            return;
+        }
         let joined = self.tries > 0;
         // A tunnel's inside is looked at whether or not its exchanges are wanted.
         let tunnel = detected.protocol == Protocol::Http1 && head.starts_with(b"CONNECT ");
@@ -537,7 +607,7 @@ impl Talk {
             Some(upgrade) if !(self.parse && is_read(detected.protocol)) => {
                 Stage::Parsing(Box::new(StartTls::new(upgrade)), Interest::Turns)
             }
-            _ if self.parse || tunnel => parser_of(detected.protocol, joined)
+            _ if self.parse || tunnel => parser_of(detected.protocol, joined, self.statements)
                 .map_or(Stage::Over, |(parser, interest)| Stage::Parsing(parser, interest)),
             _ => Stage::Over,
         };
@@ -572,14 +642,20 @@ const fn upgrade_of(protocol: Protocol) -> Option<Upgrade> {
 }
 
 /// The parser of a protocol, and what it wants to see; none where the name is all that is told.
-fn parser_of(protocol: Protocol, joined: bool) -> Option<(Box<dyn Parser>, Interest)> {
+fn parser_of(
+    protocol: Protocol,
+    joined: bool,
+    statements: bool,
+) -> Option<(Box<dyn Parser>, Interest)> {
     Some(match protocol {
         Protocol::Http1 => (Box::new(Http1::new()), Interest::Turns),
         Protocol::Http2 if joined => (Box::new(Http2::joined()), Interest::Everything),
         Protocol::Http2 => (Box::new(Http2::new()), Interest::Everything),
-        Protocol::Redis => (Box::new(Redis::new()), Interest::Turns),
-        Protocol::Postgresql => (Box::new(Postgres::new()), Interest::Everything),
-        Protocol::Mysql => (Box::new(Mysql::new()), Interest::Everything),
+        Protocol::Redis => (Box::new(Redis::new().with_text(statements)), Interest::Turns),
+        Protocol::Postgresql => {
+            (Box::new(Postgres::new().with_text(statements)), Interest::Everything)
+        }
+        Protocol::Mysql => (Box::new(Mysql::new().with_text(statements)), Interest::Everything),
         Protocol::Kafka => (Box::new(Kafka::new()), Interest::Turns),
         _ => return None,
     })
@@ -592,7 +668,9 @@ pub const MEMORY_MAX: usize = (5 << 20) / 2;
 #[doc(hidden)]
 pub fn fuzz_conversation(bytes: &[u8]) {
     let (how, mut rest) = bytes.split_first().map_or((0, bytes), |(how, rest)| (*how, rest));
-    let mut conversation = Conversation::new([443, 50_000], how & 1 != 0, how & 2 != 0);
+    let port = if how & 8 != 0 { DNS_PORT } else { 443 };
+    let mut conversation =
+        Conversation::new([port, 50_000], how & 1 != 0, how & 2 != 0).with_statements(how & 4 != 0);
     let mut at = [0u64; 2];
     let mut now = 0;
     // Each piece: direction, where it lies from what was expected, how much of it was captured.
@@ -620,6 +698,8 @@ pub fn fuzz_conversation(bytes: &[u8]) {
         at[direction] = at[direction].saturating_add(len as u64);
         conversation.found();
         conversation.exchanges();
+        let told: usize = conversation.dns().iter().map(|message| message.bytes.len()).sum();
+        assert!(told <= DnsTcp::HELD_MAX + 2 * usize::from(u16::MAX), "{told}");
         assert!(conversation.memory() <= MEMORY_MAX, "{}", conversation.memory());
     }
     conversation.end(at, [now; 2], now);

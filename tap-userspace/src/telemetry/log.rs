@@ -4,7 +4,7 @@
 //!
 //! Message numbers: opentelemetry-proto 1.9, `logs/v1/logs.proto`.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::borrow::Cow;
 
 use super::{
     attributes::{Address, Sink, of_process},
@@ -18,6 +18,7 @@ use crate::{
     protocol::{
         exchange::{self, Exchange, Http, Query, Trouble, WebSocket},
         http2::grpc::{self, Grpc},
+        trace_context,
     },
 };
 
@@ -41,6 +42,8 @@ pub struct Terms {
     pub redaction: Redaction,
     /// Whether header fields are attributes.
     pub headers: bool,
+    /// Whether exchanges have spans too, by [`SCOPES`].
+    pub spans: [bool; SCOPES.len()],
 }
 
 /// Index in [`SCOPES`] of a record's scope.
@@ -53,7 +56,8 @@ pub const fn scope(transaction: &Transaction) -> usize {
 
 /// Encodes one record as the field `log_records` of `ScopeLogs`.
 pub fn encode(transaction: &Transaction, terms: &Terms, observed_ns: u64, out: &mut Vec<u8>) {
-    let (severity, severity_text) = SEVERITIES[usize::from(is_error(&transaction.exchange))];
+    let failed = error_type(&transaction.exchange).is_some();
+    let (severity, severity_text) = SEVERITIES[usize::from(failed)];
     let record = Message::open(out, 2, 2);
     protobuf::fixed64(out, 1, transaction.exchange.ended_ns);
     protobuf::uint(out, 2, severity);
@@ -73,14 +77,18 @@ pub fn encode(transaction: &Transaction, terms: &Terms, observed_ns: u64, out: &
     record.close(out);
 }
 
-/// Whether the exchange failed: the server's fault, or no answer.
-fn is_error(exchange: &Exchange) -> bool {
+/// `error.type` of an exchange that failed: by the server's fault, or for want of an answer.
+pub(super) fn error_type(exchange: &Exchange) -> Option<Cow<'_, str>> {
     match &exchange.message {
-        exchange::Message::Http(http) => {
-            http.error.is_some() || http.status.is_some_and(|status| status >= 500)
+        exchange::Message::Http(http) => match (http.error, http.status) {
+            (Some(error), _) => Some(Cow::Borrowed(trouble(error))),
+            (None, Some(status @ 500..)) => Some(Cow::Owned(status.to_string())),
+            (None, _) => None,
+        },
+        exchange::Message::Query(query) => {
+            query.error.as_deref().or(query.trouble.map(trouble)).map(Cow::Borrowed)
         }
-        exchange::Message::Query(query) => query.error.is_some() || query.trouble.is_some(),
-        exchange::Message::WebSocket(_) => false,
+        exchange::Message::WebSocket(_) => None,
     }
 }
 
@@ -89,11 +97,31 @@ pub fn of_record(transaction: &Transaction, terms: &Terms, sink: &mut impl Sink)
     sink.text(&key::CONNECTION_ID, id(&transaction.about.id.encode()));
     sink.text(&key::EVENT_TYPE, EVENT_TYPE);
     sink.map(&key::EVENT, |map| of_event(transaction, terms, map));
+    of_exchange(transaction, terms, error_type(&transaction.exchange).as_deref(), sink);
+}
+
+/// What the semantic conventions say of an exchange, whatever the signal. `error`: its
+/// `error.type`.
+pub(super) fn of_exchange(
+    transaction: &Transaction,
+    terms: &Terms,
+    error: Option<&str>,
+    sink: &mut impl Sink,
+) {
     of_ends(transaction, sink);
     match &transaction.exchange.message {
         exchange::Message::Http(http) => of_http(transaction, http, terms, sink),
         exchange::Message::WebSocket(session) => of_websocket(session, sink),
         exchange::Message::Query(query) => of_query(query, sink),
+    }
+    if let Some(error) = error {
+        sink.text(&key::ERROR_TYPE, error);
+    }
+    if transaction.exchange.gap {
+        sink.texts(&key::TAP_EXCHANGE_QUALITY, ["gap"].into_iter());
+    }
+    if let exchange::Message::Http(http) = &transaction.exchange.message {
+        of_headers(http, terms, sink);
     }
     of_process(transaction.about.process.as_deref(), sink);
 }
@@ -193,48 +221,48 @@ fn of_http(transaction: &Transaction, http: &Http, terms: &Terms, sink: &mut imp
         sink.text(&key::USER_AGENT_ORIGINAL, agent);
     }
     if let Some(call) = grpc::grpc(http) {
-        of_grpc(&call, sink);
+        of_grpc(&call, terms, sink);
     }
-    if let Some(error) = http.error {
-        sink.text(&key::ERROR_TYPE, trouble(error));
-    } else if let Some(status) = http.status.filter(|status| *status >= 500) {
-        let mut text = [0; 3];
-        for (place, digit) in text.iter_mut().zip([status / 100, status / 10 % 10, status % 10]) {
-            *place = b'0' + digit as u8 % 10;
-        }
-        sink.text(&key::ERROR_TYPE, id(&text));
-    }
-    if exchange.gap {
-        sink.texts(&key::TAP_EXCHANGE_QUALITY, ["gap"].into_iter());
-    }
+}
+
+/// The header fields, where they are wanted. The caller's span context is told in any case: it is
+/// what ties the exchange to the program's own trace, and the conventions have no other name for it.
+fn of_headers(http: &Http, terms: &Terms, sink: &mut impl Sink) {
+    const REQUEST: &str = "http.request.header.";
     if terms.headers {
         for (fields, prefix) in
-            [(&http.request, "http.request.header."), (&http.response, "http.response.header.")]
+            [(&http.request, REQUEST), (&http.response, "http.response.header.")]
         {
             for (name, value) in fields.iter().filter(|(name, _)| !name.starts_with(':')) {
                 sink.named_text(prefix, name, &terms.redaction.header(name, value));
             }
         }
+    } else if let Some(context) = trace_context::of(&http.request) {
+        if let Some(parent) = http.request.get("traceparent") {
+            sink.named_text(REQUEST, "traceparent", parent);
+        }
+        if let Some(state) = &context.state {
+            sink.named_text(REQUEST, "tracestate", state);
+        }
     }
 }
 
 /// Methods that the conventions know (RFC 9110, RFC 5789, and QUERY).
-const KNOWN_METHODS: [&str; 10] =
+pub(super) const KNOWN_METHODS: [&str; 10] =
     ["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY"];
 
-fn of_grpc(call: &Grpc<'_>, sink: &mut impl Sink) {
+fn of_grpc(call: &Grpc<'_>, terms: &Terms, sink: &mut impl Sink) {
     sink.text(&key::RPC_SYSTEM_NAME, "grpc");
-    let mut method = String::with_capacity(call.service.len() + call.method.len() + 1);
-    method.push_str(call.service);
-    method.push('/');
-    method.push_str(call.method);
-    sink.text(&key::RPC_METHOD, &method);
+    sink.text(&key::RPC_METHOD, &rpc_method(call, terms));
     if let Some(status) = call.status {
-        let mut text = String::new();
-        // Writing to a string cannot fail.
-        write!(text, "{status}").unwrap_or_default();
-        sink.text(&key::RPC_STATUS_CODE, &text);
+        sink.text(&key::RPC_STATUS_CODE, &grpc::status_name(status));
     }
+}
+
+/// `rpc.method`: service and method. Whoever calls chooses them, so secrets are looked for.
+pub(super) fn rpc_method(call: &Grpc<'_>, terms: &Terms) -> String {
+    let method = format!("{}/{}", call.service, call.method);
+    terms.redaction.target(&method).into_owned()
 }
 
 fn of_websocket(session: &WebSocket, sink: &mut impl Sink) {
@@ -277,11 +305,6 @@ fn of_query(query: &Query, sink: &mut impl Sink) {
         if let Some(error) = &query.error {
             sink.text(&key::DB_RESPONSE_STATUS_CODE, error);
         }
-    }
-    if let Some(error) = &query.error {
-        sink.text(&key::ERROR_TYPE, error);
-    } else if let Some(error) = query.trouble {
-        sink.text(&key::ERROR_TYPE, trouble(error));
     }
 }
 
@@ -341,7 +364,7 @@ fn request_id(transaction: &Transaction) -> Cow<'_, str> {
     Cow::Owned(format!("{}-{}", id(&encoded), transaction.number))
 }
 
-fn scheme(http: &Http) -> &str {
+pub(super) fn scheme(http: &Http) -> &str {
     http.scheme.as_deref().unwrap_or("http")
 }
 
@@ -362,7 +385,7 @@ fn target<'a>(http: &'a Http, terms: &Terms) -> (Cow<'a, str>, Option<Cow<'a, st
     (terms.redaction.target(path), query.map(|query| terms.redaction.query(query)))
 }
 
-const fn direction(role: Role) -> &'static str {
+pub(super) const fn direction(role: Role) -> &'static str {
     match role {
         Role::Client => "egress",
         Role::Server => "ingress",
@@ -374,6 +397,6 @@ fn milliseconds(exchange: &Exchange) -> f64 {
 }
 
 /// Text that is ASCII by construction.
-fn id(bytes: &[u8]) -> &str {
+pub(super) fn id(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }

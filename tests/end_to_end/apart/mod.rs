@@ -1,9 +1,11 @@
 //! Tests that start and stop daemons themselves.
 
 mod capture;
+mod children;
 mod collector;
 mod environment;
 mod lifecycle;
+mod names;
 mod neighbours;
 mod older;
 mod overload;
