@@ -18,7 +18,7 @@ use tap_userspace::{
         conversation::fuzz_conversation, detect::fuzz_detect, http1::fuzz_http1, http2::fuzz_http2,
         kafka::fuzz_kafka, mysql::fuzz_mysql, postgres::fuzz_postgres, redis::fuzz_redis,
         sql::fuzz_sql, starttls::fuzz_starttls, stream::fuzz_stream, tls::fuzz_handshake,
-        websocket::fuzz_websocket,
+        trace_context::fuzz_trace_context, websocket::fuzz_websocket,
     },
     source::{capture::fuzz_capture, decode::fuzz_decode, file::fuzz_recording},
 };
@@ -49,6 +49,7 @@ const TARGETS: &[Target] = &[
     ("sql", fuzz_sql),
     ("starttls", fuzz_starttls),
     ("stream", fuzz_stream),
+    ("trace_context", fuzz_trace_context),
     ("websocket", fuzz_websocket),
 ];
 

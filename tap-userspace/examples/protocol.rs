@@ -123,6 +123,7 @@ fn replay(frames: &[Frame], stage: usize, self_tgid: u32, out: &mut Vec<u8>) -> 
         max_age_ns: 600_000_000_000,
         event_limit: 128,
         parse: stage > 1,
+        statements: false,
         self_tgid,
     };
     let identities = Identities::new(&Config::default().trace, false);

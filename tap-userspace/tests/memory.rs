@@ -81,6 +81,7 @@ impl Stage {
             max_age_ns: u64::MAX,
             event_limit: 128,
             parse: true,
+            statements: true,
             self_tgid: 0,
         };
         let table = Table::new(settings, Identities::new(&Config::default().trace, false));

@@ -101,6 +101,10 @@ pub struct Link {
     pub trace_id: String,
     /// Hex.
     pub span_id: String,
+    /// W3C's `tracestate`.
+    pub trace_state: String,
+    /// W3C's, and from bit 8 on OTLP's.
+    pub flags: u32,
 }
 
 /// Status code of OTLP.

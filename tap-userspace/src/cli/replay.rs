@@ -18,12 +18,13 @@ use crate::{
     },
     connection::{
         identity::Identities,
-        model::Connection,
         retold::Retold,
         table::{Settings, Table},
-        transaction::Transaction,
     },
-    export::Sink,
+    export::{
+        Sink,
+        spans::{Exchanges, SpanOf},
+    },
     observe::traffic::{self, Traffic},
     source::{
         capture::{self, Capture, Item, Wall, file::is_capture},
@@ -185,12 +186,7 @@ struct Replay {
 
 impl Replay {
     /// Hands over what is finished, waiting for room.
-    fn offer(
-        &mut self,
-        traffic: &Traffic,
-        sink: &Sink<Connection>,
-        transactions: &Sink<Transaction>,
-    ) {
+    fn offer(&mut self, traffic: &Traffic, sink: &Sink<SpanOf>, transactions: &Exchanges) {
         for finished in self.retold.table.take_finished() {
             traffic.connections(&finished);
             sink.offer_waiting(finished);

@@ -20,7 +20,7 @@ use crate::{
     admin::{self, server::Admin},
     config::{
         environment::{Environment, Exporter, Signal},
-        file::{Config, HttpPayload},
+        file::{Config, DbPayload, HttpPayload},
     },
     connection::{identity::Identities, table},
     export::{self, Exporters},
@@ -173,6 +173,7 @@ pub(super) fn exporters(
     let terms = log::Terms {
         limits: environment.log_limits(),
         headers: config.capture.payload.http == HttpPayload::Headers,
+        spans: [config.http.spans, config.db.spans],
         ..log::Terms::default()
     };
     // A queue on disk that outgrows a limit on files is an error of a write, not the end.
@@ -201,12 +202,17 @@ pub(super) fn settings(
     environment: &Environment,
     metered: &traffic::Terms,
 ) -> table::Settings {
+    let logs = !environment.exporters(Signal::Logs).is_empty();
+    // With no variable set connections are printed, and so are the exchanges within.
+    let traces = !environment.exporters(Signal::Traces).is_empty() || !environment.is_set();
+    let spans = traces && (config.http.spans || config.db.spans);
+    let wanted = logs || spans || metered.exchanges;
     table::Settings {
         capacity: config.connection.table_size,
         max_age_ns: config.connection.max_age.as_nanos() as u64,
         event_limit: environment.limits().events as usize,
-        parse: config.capture.payload.http != HttpPayload::Off
-            && (metered.exchanges || !environment.exporters(Signal::Logs).is_empty()),
+        parse: config.capture.payload.http != HttpPayload::Off && wanted,
+        statements: config.capture.payload.db == DbPayload::Statement,
         self_tgid: own_pid(config),
     }
 }

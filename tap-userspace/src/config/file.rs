@@ -35,6 +35,18 @@ pub struct Config {
     pub trace: Trace,
     /// How what is exported waits and is tried again.
     pub exporters: Exporters,
+    /// Exchanges of HTTP, gRPC and WebSocket.
+    pub http: Exchanges,
+    /// Exchanges of databases and brokers.
+    pub db: Exchanges,
+}
+
+/// Blocks `http` and `db`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Exchanges {
+    /// Whether each exchange has a span of its own, a child of its connection's.
+    pub spans: bool,
 }
 
 /// Block `capture`.
@@ -135,8 +147,10 @@ pub struct Payload {
     /// Bytes captured at the head of each direction.
     #[serde(deserialize_with = "head_bytes")]
     pub head_bytes: u32,
-    /// What is read of the exchanges inside, where log records are exported.
+    /// What is read of the exchanges inside, where log records or spans of them are exported.
     pub http: HttpPayload,
+    /// What is told of statements, where exchanges are read.
+    pub db: DbPayload,
     /// Most bytes captured of each turn where exchanges are read.
     #[serde(deserialize_with = "max_bytes")]
     pub max_bytes: u32,
@@ -155,11 +169,23 @@ pub enum HttpPayload {
     Headers,
 }
 
+/// `capture.payload.db`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DbPayload {
+    /// Operation and target.
+    #[default]
+    Summary,
+    /// The statement too, without its values (`db.query.text`).
+    Statement,
+}
+
 impl Default for Payload {
     fn default() -> Self {
         Self {
             head_bytes: limits::HEAD_DEFAULT,
             http: HttpPayload::default(),
+            db: DbPayload::default(),
             max_bytes: limits::TURN_PAYLOAD_DEFAULT,
         }
     }
@@ -587,6 +613,9 @@ mod tests {
             ("rings: { life: 3MiB }\n", "power of two"),
             ("rings: { data: -1 }\n", "line 1"),
             ("capture: { payload: { head_bytes: 1MiB } }\n", "64KiB"),
+            ("capture: { payload: { db: all } }\n", "expected `summary` or `statement`"),
+            ("http: { spans: yes }\n", "expected a boolean"),
+            ("db: { span: true }\n", "unknown field `span`"),
             ("trace: { identity: w3c }\n", "w3c"),
             ("capture: [\n", "line 1 column 10"),
         ];

@@ -103,6 +103,8 @@ pub struct Terms<'a> {
     pub listeners: &'a HashSet<(IpAddr, u16)>,
     /// Whether exchanges are read.
     pub parse: bool,
+    /// Whether their statements are.
+    pub statements: bool,
 }
 
 impl Entry {
@@ -169,7 +171,7 @@ impl Entry {
             self.quality.add(Quality::LOST_EVENTS);
             self.lost = true;
         }
-        self.converse(data, payload, direction, terms.parse);
+        self.converse(data, payload, direction, terms);
     }
 
     /// Keeps a turn, while the span has room for it.
@@ -183,12 +185,13 @@ impl Entry {
         }
     }
 
-    fn converse(&mut self, data: &Data, payload: &[u8], direction: Direction, parse: bool) {
+    fn converse(&mut self, data: &Data, payload: &[u8], direction: Direction, terms: &Terms<'_>) {
         let joined = self.is_preexisting();
         let tuple = self.connection.tuple;
         let conversation = self.conversation.get_or_insert_with(|| {
             let ports = [tuple.local_port, tuple.remote_port];
-            Box::new(Conversation::new(ports, joined, parse))
+            let new = Conversation::new(ports, joined, terms.parse);
+            Box::new(new.with_statements(terms.statements))
         });
         conversation.take(&Captured {
             direction: direction.index(),

@@ -2,7 +2,10 @@
 
 use std::{cell::Cell, fmt, hash::Hasher as _};
 
-use siphasher::sip128::{Hasher128 as _, SipHasher24};
+use siphasher::{
+    sip::SipHasher24 as SipHasher,
+    sip128::{Hasher128 as _, SipHasher24},
+};
 
 use super::model::{Identity, Role};
 use crate::config::file::{Trace, TraceIdentity};
@@ -128,6 +131,17 @@ impl Identities {
     }
 }
 
+impl Identity {
+    /// Span id of the connection's `number`th exchange, not zero. It is derived from the
+    /// connection's own, which differs for each end, each tap and each segment; so does this.
+    pub fn child(&self, number: u32) -> [u8; 8] {
+        let mut hasher = SipHasher::new_with_key(&self.trace_id);
+        hasher.write(&self.span_id);
+        hasher.write(&number.to_be_bytes());
+        hasher.finish().max(1).to_be_bytes()
+    }
+}
+
 /// SipHash-2-4 with 128 bits over both initial sequence numbers, the client's first, and a mark.
 /// The bytes are fixed: taps of different versions on both ends must agree.
 fn derived(key: &[u8; 16], client_isn: u32, server_isn: u32, mark: u8) -> [u8; 16] {
@@ -187,6 +201,27 @@ mod tests {
     /// Printed once, and kept: the ids of the sequence numbers above.
     const KNOWN: [&str; 3] =
         ["a2346ebcaba5debdd459a7051a88491f", "b454a384d341172c", "cd8a5b7530425628"];
+
+    #[test]
+    fn children_have_ids_of_their_own() {
+        let identities = identities(TraceIdentity::Shared, None);
+        let mut spans = HashSet::new();
+        let connections = [(1, 2), (1, 3), (2, 1)].into_iter().flat_map(|(client, server)| {
+            [Role::Client, Role::Server].map(|role| identities.derive(client, server, role))
+        });
+        // A second tap on the host draws its span ids.
+        let random = Identities::new(&Trace::default(), true).derive(1, 2, Role::Client);
+        for identity in connections.chain([random]).flatten() {
+            spans.insert(identity.span_id);
+            spans.extend((0..20_000).map(|number| identity.child(number)));
+        }
+        assert_eq!(spans.len(), 7 * 20_001);
+        // Known once, and kept: a replay tells the same.
+        let id = identities.derive(0x0102_0304, 5, Role::Client).unwrap();
+        assert_eq!([0, 1].map(|number| u64::from_be_bytes(id.child(number))), KNOWN_CHILDREN);
+    }
+
+    const KNOWN_CHILDREN: [u64; 2] = [11_867_978_857_096_553_448, 10_441_007_936_615_162_014];
 
     #[test]
     fn only_shared_ids_are_derived() {

@@ -70,6 +70,7 @@ pub fn fuzz_retold(bytes: &[u8]) {
         max_age_ns: 50_000,
         event_limit: 16,
         parse: !bytes.len().is_multiple_of(4),
+        statements: bytes.len() & 2 != 0,
         self_tgid: 7,
     };
     let table = Table::new(settings, Identities::new(&Config::default().trace, false));

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     enrich::{names::Names, process::Process},
-    protocol::conversation::Interest,
+    protocol::conversation::{DNS_PORT, DnsMessage, Interest},
     source::decode::Record,
 };
 
@@ -37,9 +37,6 @@ const LINGER_NS: u64 = 50_000_000;
 /// How long a connection that is older than tap and ends at once waits for the first list of the
 /// host's sockets, which tells who opened it: the list of a host with 2,000 processes takes less.
 const LISTING_NS: u64 = 2_000_000_000;
-
-/// Port of DNS (RFC 1035 §4.2).
-const DNS_PORT: u16 = 53;
 
 /// What the configuration says of the table.
 #[derive(Clone, Debug)]
@@ -52,6 +49,8 @@ pub struct Settings {
     pub event_limit: usize,
     /// Whether the exchanges inside connections are read.
     pub parse: bool,
+    /// Whether exchanges of databases tell their statements.
+    pub statements: bool,
     /// The process whose connections are not traced: tap itself. 0 for none.
     pub self_tgid: u32,
 }
@@ -78,6 +77,9 @@ pub struct Table {
     listeners: HashSet<(IpAddr, u16)>,
     /// Names that DNS answers gave to addresses.
     names: Names,
+    /// Connections that opened in this round to a peer without a name. The answer that names it may
+    /// still stand in the data ring, as the life ring is read first.
+    unnamed: Vec<Key>,
     /// Sockets whose connection ended before the first listing came: it may still show them.
     ended: Option<HashSet<u64>>,
     was_listed: bool,
@@ -106,6 +108,7 @@ impl Table {
             own: VecDeque::new(),
             listeners: HashSet::new(),
             names: Names::default(),
+            unnamed: Vec::new(),
             ended: Some(HashSet::new()),
             was_listed: false,
             now_ns: 0,
@@ -210,6 +213,9 @@ impl Table {
         let key = key(&open.header);
         let name = self.name_of(&open.connection);
         self.opened[usize::from(open.connection.flags & flags::ACTIVE != 0)] += 1;
+        if name.is_none() && open.connection.flags & flags::ACTIVE != 0 {
+            self.unnamed.push(key);
+        }
         let entry = self.entry(key);
         entry.count(Lane::Life);
         entry.in_storage = true;
@@ -267,6 +273,12 @@ impl Table {
         if let Some(interest) = entry.transactions(&terms, &mut self.told) {
             self.interests.push((key, interest));
         }
+        let (said, (local, peer)) = (entry.dns(), entry.ends());
+        for DnsMessage { direction, at_ns, bytes } in said {
+            let (from, to) =
+                if direction == record::RECEIVE { (peer, local) } else { (local, peer) };
+            self.dns_message(&bytes, from.into(), to.into(), at_ns);
+        }
         if closing {
             self.finish_if_complete(key);
         }
@@ -292,7 +304,10 @@ impl Table {
         if entry.process.is_none() {
             entry.process = process.cloned();
         }
-        if entry.is_complete(&close) && !(unlisted && entry.is_preexisting()) {
+        // The answer that made the program connect may still stand in the data ring.
+        let failed = close.connection.flags & flags::ESTABLISHED == 0;
+        let unnamed = failed && entry.peer_name.is_none();
+        if entry.is_complete(&close) && !unnamed && !(unlisted && entry.is_preexisting()) {
             self.finish(key, &close);
         } else {
             entry.closing = Some(Box::new((close, now)));
@@ -383,6 +398,9 @@ impl Table {
         if entry.interest != Interest::Turns {
             self.forgotten.push(close.header.cookie);
         }
+        if entry.peer_name.is_none() {
+            entry.peer_name = self.name_of(&entry.connection);
+        }
         let terms = terms(&self.settings, &self.identities, &self.listeners);
         self.finished.push(entry.close(close, &terms, &mut self.told));
     }
@@ -392,6 +410,15 @@ impl Table {
     pub fn tick(&mut self, drained: bool) {
         if self.was_listed {
             self.ended = None;
+        }
+        for key in std::mem::take(&mut self.unnamed) {
+            let Some(connection) = self.entries.get(&key).map(|entry| entry.connection) else {
+                continue;
+            };
+            let name = self.name_of(&connection);
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.peer_name = name;
+            }
         }
         while drained && let Some(&(since, key)) = self.own.front() {
             if self.now_ns.saturating_sub(since) < LINGER_NS {
@@ -405,7 +432,11 @@ impl Table {
                 && let Some((close, read_ns)) = entry.closing.as_deref()
             {
                 let unlisted = self.ended.is_some() && entry.is_preexisting();
-                let patience = if unlisted { LISTING_NS } else { LINGER_NS };
+                let patience = match unlisted {
+                    true => LISTING_NS,
+                    false if entry.is_complete(close) => 0,
+                    false => LINGER_NS,
+                };
                 if self.now_ns.saturating_sub(*read_ns) < patience {
                     break;
                 }
@@ -474,7 +505,8 @@ fn terms<'a>(
     identities: &'a Identities,
     listeners: &'a HashSet<(IpAddr, u16)>,
 ) -> Terms<'a> {
-    Terms { event_limit: settings.event_limit, identities, listeners, parse: settings.parse }
+    let Settings { event_limit, parse, statements, .. } = *settings;
+    Terms { event_limit, identities, listeners, parse, statements }
 }
 
 impl Terms<'_> {

@@ -12,6 +12,7 @@ use crate::{
     config::file::Config,
     enrich::names::Refused,
     protocol::{
+        Protocol,
         exchange::{Headers, Message, Trouble},
         http1::OUTSTANDING_MAX,
     },
@@ -33,6 +34,7 @@ impl Bench {
             max_age_ns: 60_000 * MS,
             event_limit: 128,
             parse: false,
+            statements: false,
             self_tgid: 77,
         })
     }
@@ -209,6 +211,9 @@ fn a_socket_that_connects_again_is_another_connection() {
     refused.connection.flags = flags::ACTIVE | flags::RST_RECEIVED;
     refused.error = libc::ECONNREFUSED as u16;
     bench.table.record(&Record::Close(refused), None);
+    // The answer that names its peer may come in the same round.
+    assert!(bench.take().is_empty());
+    bench.table.tick(true);
     let first = bench.one();
     assert_eq!((first.state, first.error_type), (State::Refused, Some("refused")));
     let mut again = bench.close_record(1, [0, 0], [1, 0, 0]);
@@ -250,6 +255,7 @@ fn the_event_limit_keeps_the_close() {
         max_age_ns: u64::MAX,
         event_limit: 4,
         parse: false,
+        statements: false,
         self_tgid: 0,
     })
     .table;
@@ -366,6 +372,7 @@ fn reading() -> Bench {
         max_age_ns: 60_000 * MS,
         event_limit: 128,
         parse: true,
+        statements: false,
         self_tgid: 77,
     };
     let mut bench = Bench::with(settings);
@@ -545,6 +552,67 @@ fn dns_messages_that_tell_nothing_are_counted_by_reason() {
     let refused = Refused::REASONS.into_iter().zip(table.counts().dns_refused);
     let expected = [("malformed", 1), ("kind", 1), ("unasked", 1), ("failed", 1), ("multicast", 1)];
     assert_eq!(refused.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn dns_answers_over_tcp_name_later_peers() {
+    // dig's and dnsmasq's own bytes (fixtures/dns/capture.sh).
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/dns/captured.txt");
+    let text = std::fs::read_to_string(path).unwrap();
+    let bytes = |from: &str| -> Vec<u8> {
+        let line = text.lines().find(|line| line.starts_with(from)).unwrap();
+        let hex = line.rsplit(' ').next().unwrap();
+        let pairs = (0..hex.len()).step_by(2);
+        pairs.map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    };
+    let (query, answer) =
+        (bytes("tcp 127.0.0.1:34229 "), bytes("tcp 127.0.0.1:5311 127.0.0.1:34229 "));
+    let named = Some("api.example.test");
+    // Port; whether the records of the later connection are read first, as those of the life ring
+    // are; when it was opened.
+    for (port, first, opened_ms, want) in [
+        (53, false, 1100, named),
+        (53, true, 1100, named),
+        (53, false, 999, None),
+        (53, true, 999, None),
+        (5311, false, 1100, None),
+    ] {
+        let mut bench = Bench::new();
+        let mut later = bench.connection();
+        later.tuple.remote[12..].copy_from_slice(&[192, 0, 2, 210]);
+        later.opened_ns = opened_ms * MS;
+        let mut refused = bench.close_record(3, [0, 0], [1, 0, 0]);
+        refused.connection = later;
+        refused.connection.flags = flags::ACTIVE | flags::RST_RECEIVED;
+        refused.error = libc::ECONNREFUSED as u16;
+        let header = bench.header(Kind::Open, Lane::Life, 2, 0);
+        let goes_there = |bench: &mut Bench| {
+            bench.table.record(&Record::Open(Open { header, connection: later }), None);
+            bench.table.record(&Record::Close(refused), None);
+        };
+        let mut resolver = bench.connection();
+        resolver.tuple.remote_port = port;
+        let header = bench.header(Kind::Open, Lane::Life, 1, 0);
+        bench.table.record(&Record::Open(Open { header, connection: resolver }), None);
+        if first {
+            goes_there(&mut bench);
+        }
+        bench.turn(1, Lane::Transmit, 0, &query);
+        // The length in a segment of its own.
+        bench.turn(1, Lane::Receive, 0, &answer[..2]);
+        bench.turn(1, Lane::Receive, 2, &answer[2..]);
+        if !first {
+            goes_there(&mut bench);
+        }
+        bench.table.tick(true);
+        bench.table.flush(&[]);
+        let all = bench.take();
+        let of = |cookie| all.iter().find(|connection| connection.cookie == cookie).unwrap();
+        assert_eq!(of(1).protocol, Some(Protocol::Dns));
+        for cookie in [2, 3] {
+            assert_eq!(of(cookie).peer_name.as_deref(), want, "{port} {first} {opened_ms}");
+        }
+    }
 }
 
 #[test]

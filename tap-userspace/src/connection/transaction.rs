@@ -1,4 +1,5 @@
-//! An exchange of a connection, ready to become a log record: what was said, and who said it.
+//! An exchange of a connection, ready to become a log record and a span: what was said, and who
+//! said it.
 
 use std::{net::IpAddr, sync::Arc};
 

@@ -84,6 +84,7 @@ pub struct Names {
 #[derive(Debug)]
 struct Known {
     name: Arc<str>,
+    since_ns: u64,
     until_ns: u64,
 }
 
@@ -141,17 +142,18 @@ impl Names {
             addresses(&record, |address| {
                 if is_peer(address) {
                     learned += 1;
-                    self.addresses.insert(address, Known { name: Arc::clone(&name), until_ns });
+                    let (name, since_ns) = (Arc::clone(&name), now_ns);
+                    self.addresses.insert(address, Known { name, since_ns, until_ns });
                 }
             });
         }
         Ok(learned)
     }
 
-    /// The name that was last asked for to come to `address`.
+    /// The name that was last asked for to come to `address`, for who goes there at `now_ns`.
     pub fn name(&mut self, address: IpAddr, now_ns: u64) -> Option<&str> {
         let known = self.addresses.get(&address.to_canonical())?;
-        (now_ns <= known.until_ns).then_some(&*known.name)
+        (known.since_ns..=known.until_ns).contains(&now_ns).then_some(&*known.name)
     }
 
     /// Heap bytes held, at most; counts them one by one.

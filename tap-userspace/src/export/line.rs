@@ -4,8 +4,10 @@ use std::io::Write as _;
 
 use crate::{
     connection::{model::Connection, transaction::Transaction},
+    protocol::trace_context::TraceContext,
     telemetry::{
         attributes::{self, Sink},
+        child,
         limits::Limits,
         log,
         semconv::Key,
@@ -31,6 +33,40 @@ pub fn line(connection: &Connection, limits: &Limits, out: &mut Vec<u8>) {
             .member("dropped_events_count", |out| digits(connection.dropped_events.into(), 1, out));
     }
     out.extend_from_slice(b"}\n");
+}
+
+/// Appends the line of an exchange's span.
+pub fn child(transaction: &Transaction, terms: &log::Terms, out: &mut Vec<u8>) {
+    out.push(b'{');
+    let limits = &terms.limits;
+    let mut object = Object { out, limits, left: u32::MAX, dropped: 0, first: true };
+    let identity = &transaction.about.identity;
+    object.member("scope", |out| quote(log::SCOPES[log::scope(transaction)], out));
+    object.member("name", |out| quote(&child::name(transaction, terms), out));
+    object.member("kind", |out| quote(child::kind(transaction), out));
+    object.member("start", |out| time(transaction.exchange.began_ns, out));
+    object.member("end", |out| time(transaction.exchange.ended_ns, out));
+    object.member("trace_id", |out| hex(&identity.trace_id, out));
+    object.member("span_id", |out| hex(&child::span_id(transaction), out));
+    object.member("parent_span_id", |out| hex(&identity.span_id, out));
+    object.left = limits.attributes;
+    child::of_span(transaction, terms, &mut object);
+    object.dropped_count();
+    if let Some(caller) = child::caller(transaction) {
+        object.member("links", |out| link(&caller, limits, out));
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+fn link(caller: &TraceContext<'_>, limits: &Limits, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"[{");
+    let mut object = Object { out, limits, left: u32::MAX, dropped: 0, first: true };
+    object.member("trace_id", |out| hex(&caller.trace_id, out));
+    object.member("span_id", |out| hex(&caller.span_id, out));
+    if let Some(state) = &caller.state {
+        object.member("trace_state", |out| quote(state, out));
+    }
+    out.extend_from_slice(b"}]");
 }
 
 /// Appends an exchange's line.

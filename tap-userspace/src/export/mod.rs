@@ -1,5 +1,5 @@
 //! Finished connections and exchanges leave: by OTLP, or to standard output. Comes in: batches
-//! of [`Connection`]s and [`Transaction`]s through a [`Sink`] that never blocks; goes out: requests and lines, and [`Items`] that tell what
+//! of [`Connection`]s and [`Transaction`]s through [`Sink`]s that never block; goes out: requests and lines, and [`Items`] that tell what
 //! became of each.
 
 pub mod client;
@@ -15,6 +15,7 @@ pub mod otlp;
 pub mod queue;
 pub mod retry;
 pub mod sender;
+pub mod spans;
 pub mod table;
 pub mod transport;
 
@@ -32,6 +33,7 @@ use self::{
     disk::DiskQueue,
     items::Items,
     queue::{Queue, Queued},
+    spans::{Exchanges, SpanOf, Spans},
 };
 use crate::{
     config::{
@@ -41,12 +43,10 @@ use crate::{
     connection::{model::Connection, transaction::Transaction},
     policy::sample::Sampler,
     telemetry::{
-        limits::Limits,
         log,
         meter::{self, Meter},
         metric::Registry,
         resource::Resource,
-        span,
     },
 };
 
@@ -62,22 +62,6 @@ pub enum Error {
     /// The thread that prints.
     #[error("there is no thread to print connections with: {0}; raise the limit on threads")]
     Thread(std::io::Error),
-}
-
-/// Spans of connections.
-struct Spans(Limits);
-
-impl otlp::Encoder for Spans {
-    type Item = Connection;
-    const SCOPES: &'static [&'static str] = &[span::SCOPE];
-
-    fn scope(&self, _: &Connection) -> usize {
-        0
-    }
-
-    fn encode(&self, connection: &Connection, out: &mut Vec<u8>) {
-        span::encode(connection, &self.0, out);
-    }
 }
 
 /// Log records of exchanges.
@@ -206,6 +190,8 @@ impl Start<'_> {
 pub struct Exporters {
     spans: Ways<Spans>,
     logs: Ways<Logs>,
+    /// Exchanges that have spans, by scope.
+    children: [bool; log::SCOPES.len()],
     meter: Option<Meter>,
     counters: ItemCounters,
 }
@@ -233,13 +219,14 @@ impl Exporters {
         };
         let counters = ItemCounters::default();
         let mut with = Start { environment, config, resource: &resource, terms, handle, counters };
-        let encoder = Spans(environment.limits());
+        let limits = environment.limits();
+        let encoder = Spans(log::Terms { limits, ..terms.clone() });
         let spans = Ways::start(&mut with, Signal::Traces, "traces", form, encoder)?;
         let encoder = Logs(terms.clone());
         let logs = Ways::start(&mut with, Signal::Logs, "logs", lines(Signal::Logs), encoder)?;
         let mut counters = with.counters;
         let meter = meter::start(environment, &resource, &mut counters, handle)?;
-        Ok(Self { spans, logs, meter, counters })
+        Ok(Self { spans, logs, children: terms.spans, meter, counters })
     }
 
     /// Takes finished connections; never blocks, and counts what there is no room for.
@@ -248,13 +235,14 @@ impl Exporters {
     }
 
     /// The way in for connections, for other threads.
-    pub fn sink(&self) -> Sink<Connection> {
+    pub fn sink(&self) -> Sink<SpanOf> {
         self.spans.sink.clone()
     }
 
     /// The way in for exchanges.
-    pub fn transactions(&self) -> Sink<Transaction> {
-        self.logs.sink.clone()
+    pub fn transactions(&self) -> Exchanges {
+        let (logs, spans) = (self.logs.sink.clone(), self.spans.sink.clone());
+        Exchanges { logs, spans, wanted: self.children }
     }
 
     /// What became of every item.
@@ -270,7 +258,7 @@ impl Exporters {
     /// Sends and prints what is queued, until `deadline`; what remains is dropped and counted. The
     /// counts at the end, as the accounting line has them.
     pub async fn shutdown(self, deadline: Instant) -> Value {
-        let Self { spans, logs, meter, counters } = self;
+        let Self { spans, logs, children: _, meter, counters } = self;
         tokio::join!(spans.shutdown(deadline), logs.shutdown(deadline));
         // Last, so that it tells how the others ended.
         if let Some(meter) = meter {
@@ -300,17 +288,18 @@ impl<T: Queued + Clone> Sink<T> {
     }
 
     /// Takes items; never blocks, and counts what there is no room for.
-    pub fn offer(&self, batch: Vec<T>) {
+    pub fn offer(&self, batch: Vec<impl Into<T>>) {
         self.each(batch, Queue::offer);
     }
 
     /// Takes items and waits for room: for a source that can wait, a recording.
-    pub fn offer_waiting(&self, batch: Vec<T>) {
+    pub fn offer_waiting(&self, batch: Vec<impl Into<T>>) {
         self.each(batch, Queue::offer_waiting);
     }
 
-    fn each(&self, mut batch: Vec<T>, offer: impl Fn(&Queue<T>, Vec<T>, usize)) {
+    fn each(&self, batch: Vec<impl Into<T>>, offer: impl Fn(&Queue<T>, Vec<T>, usize)) {
         let Some((last, others)) = self.queues.split_last() else { return };
+        let mut batch: Vec<T> = batch.into_iter().map(Into::into).collect();
         let offered = batch.len();
         if self.sampler != Sampler::AlwaysOn {
             batch.retain(|item| self.sampler.keeps(item.trace_id()));

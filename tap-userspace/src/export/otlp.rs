@@ -251,7 +251,9 @@ impl<E: Encoder> Shared<E> {
 
     /// The batch, items of one scope together.
     fn by_scope(&self, batch: Batch<E::Item>) -> Batch<E::Item> {
-        if self.frames.len() == 1 {
+        let mut scopes = batch.iter().flatten().map(|item| self.encoder.scope(item));
+        let first = scopes.next();
+        if scopes.all(|scope| Some(scope) == first) {
             return batch;
         }
         let mut all: Vec<_> = batch.into_iter().flatten().collect();

@@ -1,12 +1,19 @@
-//! A connection as one row of a table, for people at a terminal.
+//! A connection, or an exchange, as one row of a table, for people at a terminal.
 
-use std::net::SocketAddr;
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::line::{append, clock, is_plain};
 use crate::{
-    connection::model::{Connection, Role},
-    protocol::Protocol,
-    telemetry::attributes,
+    connection::{
+        model::{Connection, Role},
+        transaction::Transaction,
+    },
+    enrich::process::Process,
+    protocol::{Protocol, exchange::Message},
+    telemetry::{attributes, log},
 };
 
 /// The table's head.
@@ -23,49 +30,107 @@ pub fn head(out: &mut Vec<u8>) {
 /// Appends the connection's row.
 pub fn row(connection: &Connection, out: &mut Vec<u8>) {
     use tap_common::record::{RECEIVE, TRANSMIT};
-    let (hour, minute, second) = clock(connection.end_ns / 1_000_000_000);
-    let millis = connection.end_ns / 1_000_000 % 1_000;
-    let name = attributes::server_name(connection);
-    // The server's end is shown by its name.
-    let (arrow, local_name, peer_name) = match connection.role {
-        Role::Client => ("→", None, name),
-        Role::Server => ("←", name, None),
+    let row = Row {
+        times: [connection.start_ns, connection.end_ns],
+        process: connection.process.as_deref(),
+        role: connection.role,
+        ends: [connection.local, connection.peer],
+        server: attributes::server_name(connection),
+        protocol: connection.protocol.map_or("-", Protocol::event_name),
+        state: connection.error_type.unwrap_or(connection.state.name()),
+        bytes: [connection.bytes[TRANSMIT], connection.bytes[RECEIVE]],
     };
-    let bytes = format!(
-        "{}/{}",
-        human_bytes(connection.bytes[TRANSMIT]),
-        human_bytes(connection.bytes[RECEIVE])
-    );
-    append(
-        out,
-        format_args!(
-            "{hour:02}:{minute:02}:{second:02}.{millis:03}  {:<20}  {:<21}  {arrow} {:<28}  {:<10}  {:<11}  {bytes:>19}  {:>8}\n",
-            process(connection),
-            end(connection.local, local_name),
-            end(connection.peer, peer_name),
-            protocol(connection),
-            connection.error_type.unwrap_or(connection.state.name()),
-            human_duration(connection.end_ns.saturating_sub(connection.start_ns)),
-        ),
-    );
+    row.append(out);
 }
 
-fn process(connection: &Connection) -> String {
-    let Some(process) = &connection.process else { return "-".into() };
+/// Appends the row of an exchange: its state is what was asked for and what came of it.
+pub fn exchange(transaction: &Transaction, out: &mut Vec<u8>) {
+    let Transaction { about, exchange, .. } = transaction;
+    let (server, protocol, state) = match &exchange.message {
+        Message::Http(http) => {
+            let end = match (http.error, http.status) {
+                (None, Some(status)) => Cow::Owned(status.to_string()),
+                (error, _) => Cow::Borrowed(error.map_or("-", log::trouble)),
+            };
+            (http.host(), "http", format!("{} {end}", http.method))
+        }
+        Message::WebSocket(_) => (None, "websocket", "session".to_owned()),
+        Message::Query(query) => {
+            let end = query.error.as_deref().or(query.trouble.map(log::trouble)).unwrap_or("ok");
+            (None, query.system, format!("{} {end}", query.operation))
+        }
+    };
+    let [of_client, of_server] = exchange.bytes;
+    let row = Row {
+        times: [exchange.began_ns, exchange.ended_ns],
+        process: about.process.as_deref(),
+        role: about.role,
+        ends: [about.local, about.peer],
+        server,
+        protocol,
+        state: &plain(&state),
+        bytes: match about.role {
+            Role::Client => [of_client, of_server],
+            Role::Server => [of_server, of_client],
+        },
+    };
+    row.append(out);
+}
+
+/// What a row shows.
+struct Row<'a> {
+    /// Begin and end, Unix nanoseconds.
+    times: [u64; 2],
+    process: Option<&'a Process>,
+    role: Role,
+    /// This host's and the peer's.
+    ends: [(IpAddr, u16); 2],
+    /// The server's name, where it is known.
+    server: Option<&'a str>,
+    protocol: &'a str,
+    state: &'a str,
+    /// Sent and received.
+    bytes: [u64; 2],
+}
+
+impl Row<'_> {
+    fn append(&self, out: &mut Vec<u8>) {
+        let [start_ns, end_ns] = self.times;
+        let (hour, minute, second) = clock(end_ns / 1_000_000_000);
+        let millis = end_ns / 1_000_000 % 1_000;
+        // The server's end is shown by its name.
+        let (arrow, local_name, peer_name) = match self.role {
+            Role::Client => ("→", None, self.server),
+            Role::Server => ("←", self.server, None),
+        };
+        let bytes = format!("{}/{}", human_bytes(self.bytes[0]), human_bytes(self.bytes[1]));
+        append(
+            out,
+            format_args!(
+                "{hour:02}:{minute:02}:{second:02}.{millis:03}  {:<20}  {:<21}  {arrow} {:<28}  {:<10}  {:<11}  {bytes:>19}  {:>8}\n",
+                process(self.process),
+                end(self.ends[0], local_name),
+                end(self.ends[1], peer_name),
+                self.protocol,
+                self.state,
+                human_duration(end_ns.saturating_sub(start_ns)),
+            ),
+        );
+    }
+}
+
+fn process(process: Option<&Process>) -> String {
+    let Some(process) = process else { return "-".into() };
     let name = if process.name.is_empty() { "?" } else { &process.name };
     let pid = format!("[{}]", process.pid);
     plain(name).chars().take(20usize.saturating_sub(pid.len())).chain(pid.chars()).collect()
 }
 
-fn end((address, port): (std::net::IpAddr, u16), name: Option<&str>) -> String {
+fn end((address, port): (IpAddr, u16), name: Option<&str>) -> String {
     match name {
         Some(name) => format!("{}:{port}", plain(name)),
         None => SocketAddr::new(address, port).to_string(),
     }
-}
-
-fn protocol(connection: &Connection) -> &'static str {
-    connection.protocol.map_or("-", Protocol::event_name)
 }
 
 /// Text from the wire without what a terminal would obey.

@@ -1,6 +1,6 @@
 //! What the two ends of a connection say to one another. Comes in: captured bytes of both
 //! directions with their places in the streams. Goes out: [`Found`]s (which protocols, the TLS
-//! ClientHello) and [`Exchange`]s.
+//! ClientHello), [`Exchange`]s and [`DnsMessage`]s.
 //!
 //! Each direction is put in order by a [`Stream`]. Until the protocol is known its first bytes are
 //! kept; then its parser gets them and all that follows, and where one protocol ends in another
@@ -20,6 +20,7 @@ use super::{
     stream::Stream,
     tls::{ClientHello, Handshake, ServerHello},
 };
+use crate::enrich::dns::DnsTcp;
 
 /// Bytes kept of each direction until its protocol is known. A head of HTTP is known by its first
 /// line; the rest is room for what a server says before its client.
@@ -28,6 +29,12 @@ const KEPT: usize = 16 << 10;
 /// Pieces of the beginning that are kept: it is looked through at each piece that comes in, and a
 /// hostile peer sends it byte by byte.
 const KEPT_PIECES: usize = 64;
+
+/// Port of DNS (RFC 1035 §4.2).
+pub const DNS_PORT: u16 = 53;
+
+/// Shortest DNS message that asks something: header, the root's name, type and class.
+const DNS_MIN: usize = 17;
 
 /// What the kernel side should capture of a connection from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +84,17 @@ pub struct Captured<'a> {
     pub at_ns: u64,
 }
 
+/// A DNS message that went over TCP, as far as it was captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsMessage {
+    /// [`RECEIVE`] or [`TRANSMIT`].
+    pub direction: usize,
+    /// When its last byte went.
+    pub at_ns: u64,
+    /// Without its length.
+    pub bytes: Vec<u8>,
+}
+
 /// One connection's conversation.
 #[derive(Debug)]
 pub struct Conversation {
@@ -119,18 +137,28 @@ impl Conversation {
         let talk = Talk {
             stage: Stage::LOOKING,
             parse,
+            statements: false,
             ports,
             client: None,
             version: None,
             tries: if joined { TRIES } else { 0 },
+            looked: false,
             is_known_below: false,
             gap: false,
             truncated: false,
             tls: None,
             exchanges: Vec::new(),
+            dns: Vec::new(),
             found: SmallVec::new_const(),
         };
         Self { streams: [Stream::begin(0), Stream::begin(0)], talk, kept: Vec::new(), kept_to: 0 }
+    }
+
+    /// Whether exchanges of databases have their statement's text, without its values.
+    #[must_use]
+    pub const fn with_statements(mut self, statements: bool) -> Self {
+        self.talk.statements = statements;
+        self
     }
 
     /// Takes in captured bytes.
@@ -184,9 +212,9 @@ impl Conversation {
         if !first_again && !self.kept.iter().any(|kept| kept.contradicts(offset, bytes)) {
             return;
         }
-        let Talk { ports, tries, parse, .. } = self.talk;
+        let Talk { ports, tries, parse, statements, .. } = self.talk;
         let kept = std::mem::take(&mut self.kept);
-        *self = Self::new(ports, tries > 0, parse);
+        *self = Self::new(ports, tries > 0, parse).with_statements(statements);
         for Kept { direction, offset, bytes, at_ns } in kept {
             let good =
                 if direction == RECEIVE { position.saturating_sub(offset) } else { u64::MAX };
@@ -233,8 +261,11 @@ impl Conversation {
             let mut sink = |piece: Piece<'_>, at_ns| talk.piece(direction, piece, at_ns);
             streams[direction].end(totals[direction], last, &mut sink);
         }
-        if let Stage::Parsing(parser, _) = &mut talk.stage {
-            parser.finish(now_ns, &mut talk.exchanges);
+        match &mut talk.stage {
+            Stage::Parsing(parser, _) => parser.finish(now_ns, &mut talk.exchanges),
+            // There will not be more to know it by.
+            Stage::Looking(_) => talk.unknown(now_ns),
+            _ => {}
         }
         talk.stage = Stage::Over;
     }
@@ -277,12 +308,17 @@ impl Conversation {
         std::mem::take(&mut self.talk.exchanges)
     }
 
+    /// DNS messages since the last time, where a port is that of DNS.
+    pub fn dns(&mut self) -> Vec<DnsMessage> {
+        std::mem::take(&mut self.talk.dns)
+    }
+
     /// What the kernel side should capture.
     pub const fn interest(&self) -> Interest {
         match &self.talk.stage {
             Stage::Parsing(_, interest) => *interest,
             Stage::Over if !self.talk.is_known_below => Interest::Nothing,
-            Stage::Looking(_) | Stage::Handshake | Stage::Over => Interest::Turns,
+            Stage::Looking(_) | Stage::Handshake | Stage::Dns(_) | Stage::Over => Interest::Turns,
         }
     }
 
@@ -342,6 +378,7 @@ impl Conversation {
         let stage = match &self.talk.stage {
             Stage::Looking(heads) => heads.iter().map(|(head, _)| head.capacity()).sum(),
             Stage::Parsing(parser, _) => parser.memory(),
+            Stage::Dns(readers) => readers.iter().map(DnsTcp::memory).sum(),
             Stage::Handshake | Stage::Over => 0,
         };
         let tls = self.tls().map_or(0, |tls| size_of::<Handshake>() + tls.memory());
@@ -360,7 +397,9 @@ pub const MEMORY_MAX: usize = (5 << 20) / 2 + WAITING_MAX;
 #[doc(hidden)]
 pub fn fuzz_conversation(bytes: &[u8]) {
     let (how, mut rest) = bytes.split_first().map_or((0, bytes), |(how, rest)| (*how, rest));
-    let mut conversation = Conversation::new([443, 50_000], how & 1 != 0, how & 2 != 0);
+    let port = if how & 8 != 0 { DNS_PORT } else { 443 };
+    let mut conversation =
+        Conversation::new([port, 50_000], how & 1 != 0, how & 2 != 0).with_statements(how & 4 != 0);
     let mut at = [0u64; 2];
     let mut now = 0;
     // Each piece: direction, where it lies from what was expected, how much of it was captured.
@@ -388,6 +427,8 @@ pub fn fuzz_conversation(bytes: &[u8]) {
         at[direction] = at[direction].saturating_add(len as u64);
         conversation.found();
         conversation.exchanges();
+        let told: usize = conversation.dns().iter().map(|message| message.bytes.len()).sum();
+        assert!(told <= DnsTcp::HELD_MAX + 2 * usize::from(u16::MAX), "{told}");
         assert!(conversation.memory() <= MEMORY_MAX, "{}", conversation.memory());
     }
     conversation.end(at, [now; 2], now);

@@ -115,6 +115,15 @@ impl Exchange {
         }
     }
 
+    /// Whether it was under way when nobody looked any more.
+    pub fn is_open(&self) -> bool {
+        match &self.message {
+            Message::Http(http) => http.error == Some(Trouble::Open),
+            Message::Query(query) => query.trouble == Some(Trouble::Open),
+            Message::WebSocket(_) => false,
+        }
+    }
+
     /// Heap bytes held.
     pub fn memory(&self) -> usize {
         let of = |text: &Option<String>| text.as_ref().map_or(0, String::capacity);

@@ -19,6 +19,7 @@ pub mod sql;
 pub mod starttls;
 pub mod stream;
 pub mod tls;
+pub mod trace_context;
 pub mod websocket;
 
 /// A protocol that tap knows by its first bytes (`ProtocolEvent`'s `protocol`).
@@ -72,6 +73,8 @@ pub enum Protocol {
     Dns,
     /// BitTorrent's peer protocol.
     Bittorrent,
+    /// Nothing of the above, as far as its first bytes tell.
+    Unknown,
 }
 
 impl Protocol {
@@ -110,6 +113,7 @@ impl Protocol {
             Self::Smb => "smb",
             Self::Dns => "dns",
             Self::Bittorrent => "bittorrent",
+            Self::Unknown => "unknown",
         }
     }
 }

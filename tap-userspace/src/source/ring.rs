@@ -42,9 +42,16 @@ impl Rings {
         drain(&mut self.life, LIFE_BATCH, each)
     }
 
-    /// Hands each waiting data record to `each`; says whether the ring is empty now.
-    pub fn drain_data(&mut self, each: impl FnMut(&[u8])) -> bool {
-        drain(&mut self.data, DATA_BATCH, each)
+    /// Hands each waiting data record to `each`, after the life records that were written before
+    /// it: a connection may have opened since those were drained. Says whether the ring is empty
+    /// now.
+    pub fn drain_data(&mut self, mut each: impl FnMut(&[u8])) -> bool {
+        for _ in 0..DATA_BATCH {
+            let Some(record) = self.data.next() else { return true };
+            drain(&mut self.life, LIFE_BATCH, &mut each);
+            each(&record);
+        }
+        false
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     protocol::{
         exchange::{self, Exchange, Http, Query, Trouble, WebSocket},
         http2::grpc::{self, Grpc},
+        trace_context,
     },
 };
 
@@ -41,6 +42,8 @@ pub struct Terms {
     pub redaction: Redaction,
     /// Whether header fields are attributes.
     pub headers: bool,
+    /// Whether exchanges have spans too, by [`SCOPES`].
+    pub spans: [bool; SCOPES.len()],
 }
 
 /// Index in [`SCOPES`] of a record's scope.
@@ -79,7 +82,8 @@ impl<'a> Common<'a> {
 /// Encodes one record as the field `log_records` of `ScopeLogs`.
 pub fn encode(transaction: &Transaction, terms: &Terms, observed_ns: u64, out: &mut Vec<u8>) {
     let common = Common::of(transaction, terms);
-    let (severity, severity_text) = SEVERITIES[usize::from(is_error(&transaction.exchange))];
+    let failed = error_type(&transaction.exchange).is_some();
+    let (severity, severity_text) = SEVERITIES[usize::from(failed)];
     let record = Message::open(out, 2, 2);
     protobuf::fixed64(out, 1, transaction.exchange.ended_ns);
     protobuf::uint(out, 2, severity);
@@ -99,17 +103,19 @@ pub fn encode(transaction: &Transaction, terms: &Terms, observed_ns: u64, out: &
     record.close(out);
 }
 
-/// Whether the exchange failed: the server's fault, or no answer.
-fn is_error(exchange: &Exchange) -> bool {
+/// `error.type` of an exchange that failed: by the server's fault, or for want of an answer.
+pub(super) fn error_type(exchange: &Exchange) -> Option<Cow<'_, str>> {
     match &exchange.message {
-        exchange::Message::Http(http) => {
-            http.error.is_some_and(Trouble::is_failure)
-                || http.status.is_some_and(|status| status >= 500)
-        }
+        exchange::Message::Http(http) => match (http.error, http.status) {
+            (Some(error), _) if error.is_failure() => Some(Cow::Borrowed(trouble(error))),
+            (_, Some(status @ 500..)) => Some(Cow::Owned(status.to_string())),
+            _ => None,
+        },
         exchange::Message::Query(query) => {
-            query.error.is_some() || query.trouble.is_some_and(Trouble::is_failure)
+            let trouble = query.trouble.filter(|error| error.is_failure()).map(trouble);
+            query.error.as_deref().or(trouble).map(Cow::Borrowed)
         }
-        exchange::Message::WebSocket(_) => false,
+        exchange::Message::WebSocket(_) => None,
     }
 }
 
@@ -122,13 +128,41 @@ fn all(transaction: &Transaction, terms: &Terms, common: &Common<'_>, sink: &mut
     sink.text(&key::CONNECTION_ID, id(&common.id));
     sink.text(&key::EVENT_TYPE, EVENT_TYPE);
     sink.map(&key::EVENT, |map| of_event(transaction, common, map));
+    let error = error_type(&transaction.exchange);
+    told(transaction, terms, common, error.as_deref(), sink);
+}
+
+/// What the semantic conventions say of an exchange, whatever the signal. `error`: its
+/// `error.type`.
+pub(super) fn of_exchange(
+    transaction: &Transaction,
+    terms: &Terms,
+    error: Option<&str>,
+    sink: &mut impl Sink,
+) {
+    told(transaction, terms, &Common::of(transaction, terms), error, sink);
+}
+
+fn told(
+    transaction: &Transaction,
+    terms: &Terms,
+    common: &Common<'_>,
+    error: Option<&str>,
+    sink: &mut impl Sink,
+) {
     of_ends(transaction, sink);
     match &transaction.exchange.message {
         exchange::Message::Http(http) => of_http(transaction, http, terms, common, sink),
         exchange::Message::WebSocket(session) => of_websocket(session, sink),
         exchange::Message::Query(query) => of_query(query, sink),
     }
+    if let Some(error) = error {
+        sink.text(&key::ERROR_TYPE, error);
+    }
     of_quality(&transaction.exchange, sink);
+    if let exchange::Message::Http(http) = &transaction.exchange.message {
+        of_headers(http, terms, sink);
+    }
     of_process(transaction.about.process.as_deref(), sink);
 }
 
@@ -248,20 +282,28 @@ fn of_http(
         sink.text(&key::USER_AGENT_ORIGINAL, agent);
     }
     if let Some(call) = grpc::grpc(http) {
-        of_grpc(&call, sink);
+        of_grpc(&call, terms, sink);
     }
-    if let Some(error) = http.error.filter(|error| error.is_failure()) {
-        sink.text(&key::ERROR_TYPE, trouble(error));
-    } else if let Some(status) = http.status.filter(|status| *status >= 500) {
-        sink.text(&key::ERROR_TYPE, id(&digits(status)));
-    }
+}
+
+/// The header fields, where they are wanted. The caller's span context is told in any case: it is
+/// what ties the exchange to the program's own trace, and the conventions have no other name for it.
+fn of_headers(http: &Http, terms: &Terms, sink: &mut impl Sink) {
+    const REQUEST: &str = "http.request.header.";
     if terms.headers {
         for (fields, prefix) in
-            [(&http.request, "http.request.header."), (&http.response, "http.response.header.")]
+            [(&http.request, REQUEST), (&http.response, "http.response.header.")]
         {
             for (name, value) in fields.iter().filter(|(name, _)| !name.starts_with(':')) {
                 sink.named_text(prefix, name, &terms.redaction.header(name, value));
             }
+        }
+    } else if let Some(context) = trace_context::of(&http.request) {
+        if let Some(parent) = http.request.get("traceparent") {
+            sink.named_text(REQUEST, "traceparent", parent);
+        }
+        if let Some(state) = &context.state {
+            sink.named_text(REQUEST, "tracestate", state);
         }
     }
 }
@@ -270,19 +312,18 @@ fn of_http(
 pub const KNOWN_METHODS: [&str; 10] =
     ["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY"];
 
-fn of_grpc(call: &Grpc<'_>, sink: &mut impl Sink) {
+fn of_grpc(call: &Grpc<'_>, terms: &Terms, sink: &mut impl Sink) {
     sink.text(&key::RPC_SYSTEM_NAME, "grpc");
-    let mut method = String::with_capacity(call.service.len() + call.method.len() + 1);
-    method.push_str(call.service);
-    method.push('/');
-    method.push_str(call.method);
-    sink.text(&key::RPC_METHOD, &method);
+    sink.text(&key::RPC_METHOD, &rpc_method(call, terms));
     if let Some(status) = call.status {
-        let mut text = String::new();
-        // Writing to a string cannot fail.
-        write!(text, "{status}").unwrap_or_default();
-        sink.text(&key::RPC_STATUS_CODE, &text);
+        sink.text(&key::RPC_STATUS_CODE, &grpc::status_name(status));
     }
+}
+
+/// `rpc.method`: service and method. Whoever calls chooses them, so secrets are looked for.
+pub(super) fn rpc_method(call: &Grpc<'_>, terms: &Terms) -> String {
+    let method = format!("{}/{}", call.service, call.method);
+    terms.redaction.target(&method).into_owned()
 }
 
 fn of_websocket(session: &WebSocket, sink: &mut impl Sink) {
@@ -325,11 +366,6 @@ fn of_query(query: &Query, sink: &mut impl Sink) {
         if let Some(error) = &query.error {
             sink.text(&key::DB_RESPONSE_STATUS_CODE, error);
         }
-    }
-    if let Some(error) = &query.error {
-        sink.text(&key::ERROR_TYPE, error);
-    } else if let Some(error) = query.trouble.filter(|error| error.is_failure()) {
-        sink.text(&key::ERROR_TYPE, trouble(error));
     }
 }
 
@@ -406,7 +442,7 @@ fn request_id<'a>(transaction: &'a Transaction, common: &Common<'_>) -> Cow<'a, 
     Cow::Owned(format!("{}-{}", id(&common.id), transaction.number))
 }
 
-fn scheme(http: &Http) -> &str {
+pub(super) fn scheme(http: &Http) -> &str {
     http.scheme.as_deref().unwrap_or("http")
 }
 
@@ -422,7 +458,7 @@ fn protocol(exchange: &Exchange) -> Cow<'static, str> {
     }
 }
 
-const fn direction(role: Role) -> &'static str {
+pub(super) const fn direction(role: Role) -> &'static str {
     match role {
         Role::Client => "egress",
         Role::Server => "ingress",
@@ -434,6 +470,6 @@ fn milliseconds(exchange: &Exchange) -> f64 {
 }
 
 /// Text that is ASCII by construction.
-fn id(bytes: &[u8]) -> &str {
+pub(super) fn id(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! What tap knows → OpenTelemetry: spans as OTLP protobuf, the resource, tap's own metrics.
 
 pub mod attributes;
+pub mod child;
 pub mod limits;
 pub mod log;
 pub mod meter;

@@ -139,6 +139,7 @@ keys! {
     HTTP_REQUEST_BODY_SIZE "http.request.body.size" Int
     HTTP_RESPONSE_SIZE "http.response.size" Int
     HTTP_RESPONSE_BODY_SIZE "http.response.body.size" Int
+    URL_FULL "url.full" Text
     URL_SCHEME "url.scheme" Text
     URL_PATH "url.path" Text
     URL_QUERY "url.query" Text

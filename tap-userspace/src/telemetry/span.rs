@@ -19,8 +19,10 @@ pub const SCOPE: &str = "tap.connection";
 /// Name of connection spans.
 pub const NAME: &str = "Connection";
 
-/// `Span.flags`: sampled; and it is known whether the parent (or linked span) is remote.
-const FLAGS: u32 = 0x001 | 0x100;
+/// `Span.flags`: sampled.
+const SAMPLED: u32 = 0x001;
+/// It is known whether the parent (or linked span) is remote.
+const REMOTE_KNOWN: u32 = 0x100;
 /// The linked span is on another host.
 const REMOTE: u32 = 0x200;
 
@@ -44,14 +46,35 @@ pub fn encode(connection: &Connection, limits: &Limits, out: &mut Vec<u8>) {
         encode_event(connection, event, limits, out);
     }
     protobuf::uint(out, 12, connection.dropped_events.into());
-    encode_link(connection, limits, out);
-    if connection.error_type.is_some() {
+    // The span that the other end's tap makes.
+    let link = connection.identity.peer_span_id.map(|span_id| Link {
+        trace_id: connection.identity.trace_id,
+        span_id,
+        state: None,
+        flags: SAMPLED as u8,
+    });
+    encode_end(link.as_ref(), limits, connection.error_type.is_some(), out);
+    span.close(out);
+}
+
+/// The fields behind a span's events: its link, its status, its flags.
+pub(super) fn encode_end(
+    link: Option<&Link<'_>>,
+    limits: &Limits,
+    failed: bool,
+    out: &mut Vec<u8>,
+) {
+    match link {
+        Some(link) if limits.links > 0 => encode_link(link, out),
+        Some(_) => protobuf::uint(out, 14, 1),
+        None => {}
+    }
+    if failed {
         protobuf::bytes(out, 15, &[protobuf::varint_tag(3), STATUS_ERROR]);
     }
     // Field 16, fixed32: a tag of two bytes.
     out.extend_from_slice(&[0x85, 0x01]);
-    out.extend_from_slice(&FLAGS.to_le_bytes());
-    span.close(out);
+    out.extend_from_slice(&(SAMPLED | REMOTE_KNOWN).to_le_bytes());
 }
 
 fn encode_event(connection: &Connection, event: &Event, limits: &Limits, out: &mut Vec<u8>) {
@@ -65,19 +88,26 @@ fn encode_event(connection: &Connection, event: &Event, limits: &Limits, out: &m
     message.close(out);
 }
 
-/// The link to the span that the other end's tap makes.
-fn encode_link(connection: &Connection, limits: &Limits, out: &mut Vec<u8>) {
-    let Some(peer) = &connection.identity.peer_span_id else { return };
-    if limits.links == 0 {
-        protobuf::uint(out, 14, 1);
-        return;
+/// A link to a span of somebody else.
+pub(super) struct Link<'a> {
+    pub trace_id: [u8; 16],
+    pub span_id: [u8; 8],
+    /// `tracestate`.
+    pub state: Option<&'a str>,
+    /// W3C's.
+    pub flags: u8,
+}
+
+fn encode_link(link: &Link<'_>, out: &mut Vec<u8>) {
+    let message = Message::open(out, 13, 1);
+    protobuf::bytes(out, 1, &link.trace_id);
+    protobuf::bytes(out, 2, &link.span_id);
+    if let Some(state) = link.state {
+        protobuf::bytes(out, 3, state.as_bytes());
     }
-    let link = Message::open(out, 13, 1);
-    protobuf::bytes(out, 1, &connection.identity.trace_id);
-    protobuf::bytes(out, 2, peer);
     out.push(6 << 3 | 5);
-    out.extend_from_slice(&(FLAGS | REMOTE).to_le_bytes());
-    link.close(out);
+    out.extend_from_slice(&(u32::from(link.flags) | REMOTE_KNOWN | REMOTE).to_le_bytes());
+    message.close(out);
 }
 
 /// The parts of a request that are the same in each.

@@ -2,11 +2,13 @@
 
 mod accounted;
 mod capture;
+mod children;
 mod collector;
 mod debugging;
 mod environment;
 mod lifecycle;
 mod metrics;
+mod names;
 mod neighbours;
 mod older;
 mod overload;

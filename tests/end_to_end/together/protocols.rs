@@ -75,11 +75,10 @@ fn http2_by_its_preface() {
 }
 
 #[test]
-fn bytes_of_no_known_protocol_have_none() {
+fn bytes_of_no_known_protocol_are_unknown() {
     together(|on| {
         let both = exchange(on, b"\x00\x01\x02\x03hello", b"\xff\xfe")?;
-        assert!(both.client.event("ProtocolEvent").is_none());
-        assert!(both.client.attributes.value("network.protocol.name").is_none());
+        assert_protocol(&both, "unknown", "unknown", "");
         both.assert_whole();
         Ok(())
     });

@@ -48,7 +48,12 @@ fn event(it: otlp::span::Event) -> Event {
 }
 
 fn link(it: otlp::span::Link) -> Link {
-    Link { trace_id: hex(&it.trace_id), span_id: hex(&it.span_id) }
+    Link {
+        trace_id: hex(&it.trace_id),
+        span_id: hex(&it.span_id),
+        trace_state: it.trace_state,
+        flags: it.flags,
+    }
 }
 
 pub(super) fn attributes(list: Vec<KeyValue>) -> Attributes {

@@ -79,7 +79,16 @@ fn event(it: &Json) -> Result<Event> {
 }
 
 fn link(it: &Json) -> Result<Link> {
-    Ok(Link { trace_id: id(it, "traceId", 32)?, span_id: id(it, "spanId", 16)? })
+    known(
+        it,
+        &["traceId", "spanId", "traceState", "attributes", "droppedAttributesCount", "flags"],
+    )?;
+    Ok(Link {
+        trace_id: id(it, "traceId", 32)?,
+        span_id: id(it, "spanId", 16)?,
+        trace_state: text(it, "traceState"),
+        flags: u32::try_from(it["flags"].as_u64().unwrap_or(0))?,
+    })
 }
 
 fn status(it: &Json) -> Result<Status> {

@@ -97,7 +97,8 @@ impl Entry {
         identity
     }
 
-    pub(super) fn ends(&self) -> ((IpAddr, u16), (IpAddr, u16)) {
+    /// This host's address and port, and the peer's.
+    pub fn ends(&self) -> ((IpAddr, u16), (IpAddr, u16)) {
         let tuple = self.connection.tuple;
         ((address(tuple.local), tuple.local_port), (address(tuple.remote), tuple.remote_port))
     }

@@ -13,7 +13,8 @@ use crate::{
         transaction::{About, Transaction},
     },
     protocol::{
-        conversation::{self, Found, Interest},
+        Protocol,
+        conversation::{self, Conversation, DnsMessage, Found, Interest},
         exchange::{Exchange, Message},
     },
 };
@@ -94,11 +95,11 @@ impl Entry {
             client = conversation.client().unwrap_or(client);
             self.transactions(terms, out);
             self.forget_nameless(out);
-            out.unknown += u64::from(self.protocol.is_none());
+            out.unknown += u64::from(self.is_unknown());
         }
         // What is unknown may have been anything.
-        let is_read = terms.parse && self.protocol.is_none_or(conversation::is_read);
-        if is_read && self.lost {
+        let is_read = self.is_unknown() || self.protocol.is_some_and(conversation::is_read);
+        if terms.parse && is_read && self.lost {
             let turns = u64::from(close.turns[client]);
             out.exchanges.turns_untold += turns.saturating_sub(self.transactions.into());
         }
@@ -110,7 +111,12 @@ impl Entry {
         out.exchanges.open += conversation.leave(now_ns);
         self.transactions(terms, out);
         self.forget_nameless(out);
-        out.unknown += u64::from(self.protocol.is_none());
+        out.unknown += u64::from(self.is_unknown());
+    }
+
+    /// Whether nobody knows what is spoken.
+    fn is_unknown(&self) -> bool {
+        self.protocol.is_none_or(|protocol| protocol == Protocol::Unknown)
     }
 
     /// Whose exchanges these are.
@@ -135,11 +141,19 @@ impl Entry {
         about
     }
 
+    /// DNS messages that went over this connection since the last time.
+    pub fn dns(&mut self) -> Vec<DnsMessage> {
+        self.conversation.as_deref_mut().map(Conversation::dns).unwrap_or_default()
+    }
+
     fn found(&mut self, found: Found) {
         let what = match found.what {
             // Looked at anew after a forged segment, or the same inside a tunnel.
             conversation::What::Protocol(protocol) if self.protocol == Some(protocol) => return,
             conversation::What::Protocol(protocol) => {
+                // Bytes that were forged told nothing.
+                let unknown = What::Protocol(Protocol::Unknown);
+                self.found.retain(|event| event.what != unknown);
                 self.protocol = Some(protocol);
                 What::Protocol(protocol)
             }

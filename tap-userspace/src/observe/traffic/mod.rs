@@ -115,7 +115,9 @@ impl Traffic {
     pub fn transactions(&self, transactions: &[Transaction]) {
         for view in &self.views {
             let mut view = view.lock().unwrap_or_else(PoisonError::into_inner);
-            for Transaction { about, exchange, .. } in transactions {
+            // What is still open when tap leaves has no duration and no outcome.
+            let over = transactions.iter().filter(|one| !one.exchange.is_open());
+            for Transaction { about, exchange, .. } in over {
                 let exemplar = self.exemplar(&about.identity, exchange.ended_ns);
                 view.exchange(about, exchange, exemplar);
             }

@@ -4,7 +4,8 @@
 use smallvec::SmallVec;
 use tap_common::record::{RECEIVE, TRANSMIT};
 
-use super::{Found, Interest, KEPT, What};
+use super::{DNS_MIN, DNS_PORT, DnsMessage, Found, Interest, KEPT, What};
+use crate::enrich::dns::DnsTcp;
 use crate::protocol::{
     Protocol,
     detect::{self, Detected, Detection},
@@ -28,6 +29,8 @@ pub(super) struct Talk {
     pub(super) stage: Stage,
     /// Exchanges are wanted.
     pub(super) parse: bool,
+    /// Their statements too.
+    pub(super) statements: bool,
     /// The ports of this host and of the peer.
     pub(super) ports: [u16; 2],
     /// The direction in which the client speaks, once it is known.
@@ -36,12 +39,15 @@ pub(super) struct Talk {
     pub(super) version: Option<&'static str>,
     /// Looks that may still fail.
     pub(super) tries: u8,
+    /// There were bytes to look at.
+    pub(super) looked: bool,
     /// The kernel side has seen by itself that nothing can be read.
     pub(super) is_known_below: bool,
     pub(super) gap: bool,
     pub(super) truncated: bool,
     pub(super) tls: Option<Box<Handshake>>,
     pub(super) exchanges: Vec<Exchange>,
+    pub(super) dns: Vec<DnsMessage>,
     pub(super) found: SmallVec<[Found; 2]>,
 }
 
@@ -52,6 +58,8 @@ pub(super) enum Stage {
     /// A TLS handshake, which is [`Talk::tls`].
     Handshake,
     Parsing(Box<dyn Parser>, Interest),
+    /// DNS, read for the names in it: by direction.
+    Dns(Box<[DnsTcp; 2]>),
     /// Nothing is read any more.
     Over,
 }
@@ -94,6 +102,14 @@ impl Talk {
                 Stage::Over => return,
                 Stage::Looking(_) => return self.look(direction, piece, at_ns),
                 Stage::Handshake => return self.handshake(side, piece, at_ns),
+                Stage::Dns(readers) => {
+                    let told = &mut self.dns;
+                    return readers[direction].take(piece, &mut |message| {
+                        if message.len() >= DNS_MIN {
+                            told.push(DnsMessage { direction, at_ns, bytes: message.into() });
+                        }
+                    });
+                }
                 Stage::Parsing(parser, _) => {
                     match parser.take(side, piece, at_ns, &mut self.exchanges) {
                         Outcome::Continue => return,
@@ -166,9 +182,10 @@ impl Talk {
         let Stage::Looking(heads) = &mut self.stage else { return };
         let bytes = match piece {
             Piece::Bytes(bytes) => bytes,
-            Piece::Missing(_) => return self.failed(),
+            Piece::Missing(_) => return self.failed(at_ns),
             Piece::End => return,
         };
+        self.looked = true;
         let nothing_kept = heads.iter().all(|(head, _)| head.is_empty());
         if nothing_kept {
             // Mostly the first segment tells, and then nothing has to be kept.
@@ -184,20 +201,33 @@ impl Talk {
         let (head, last_ns) = &mut heads[direction];
         *last_ns = at_ns;
         if head.len() + bytes.len() > KEPT {
-            return self.failed();
+            return self.failed(at_ns);
         }
         head.extend_from_slice(bytes);
         match detect::detect_with(&heads[RECEIVE].0, &heads[TRANSMIT].0, self.ports) {
             Detection::Known(detected) => self.begin_with_kept(&detected, at_ns),
             Detection::NeedMore => {}
-            Detection::Unknown => self.failed(),
+            Detection::Unknown => self.failed(at_ns),
         }
     }
 
     /// These bytes told nothing. In the middle of a connection the next may.
-    fn failed(&mut self) {
-        self.stage = if self.tries == 0 { Stage::Over } else { Stage::LOOKING };
-        self.tries = self.tries.saturating_sub(1);
+    fn failed(&mut self, at_ns: u64) {
+        if self.tries == 0 {
+            self.stage = Stage::Over;
+            self.unknown(at_ns);
+        } else {
+            self.stage = Stage::LOOKING;
+            self.tries -= 1;
+        }
+    }
+
+    /// Nobody knows what is spoken. That is not told inside of a protocol that is known, and where
+    /// nothing was there to look at.
+    pub(super) fn unknown(&mut self, at_ns: u64) {
+        if self.looked && self.client.is_none() {
+            self.find(Protocol::Unknown, at_ns);
+        }
     }
 
     /// The protocol is known: its parser gets what was kept, in the order of its times.
@@ -229,6 +259,10 @@ impl Talk {
             return self.begin_tls(at_ns);
         }
         self.find(detected.protocol, at_ns);
+        if detected.protocol == Protocol::Dns && self.ports.contains(&DNS_PORT) {
+            self.stage = Stage::Dns(Box::default());
+            return;
+        }
         let joined = self.tries > 0;
         // A tunnel's inside is looked at whether or not its exchanges are wanted.
         let tunnel = detected.protocol == Protocol::Http1 && head.starts_with(b"CONNECT ");
@@ -236,7 +270,7 @@ impl Talk {
             Some(upgrade) if !(self.parse && is_read(detected.protocol)) => {
                 Stage::Parsing(Box::new(StartTls::new(upgrade)), Interest::Turns)
             }
-            _ if self.parse || tunnel => parser_of(detected.protocol, joined)
+            _ if self.parse || tunnel => parser_of(detected.protocol, joined, self.statements)
                 .map_or(Stage::Over, |(parser, interest)| Stage::Parsing(parser, interest)),
             _ => Stage::Over,
         };
@@ -271,14 +305,20 @@ const fn upgrade_of(protocol: Protocol) -> Option<Upgrade> {
 }
 
 /// The parser of a protocol, and what it wants to see; none where the name is all that is told.
-fn parser_of(protocol: Protocol, joined: bool) -> Option<(Box<dyn Parser>, Interest)> {
+fn parser_of(
+    protocol: Protocol,
+    joined: bool,
+    statements: bool,
+) -> Option<(Box<dyn Parser>, Interest)> {
     Some(match protocol {
         Protocol::Http1 => (Box::new(Http1::new()), Interest::Turns),
         Protocol::Http2 if joined => (Box::new(Http2::joined()), Interest::Everything),
         Protocol::Http2 => (Box::new(Http2::new()), Interest::Everything),
-        Protocol::Redis => (Box::new(Redis::new()), Interest::Turns),
-        Protocol::Postgresql => (Box::new(Postgres::new()), Interest::Everything),
-        Protocol::Mysql => (Box::new(Mysql::new()), Interest::Everything),
+        Protocol::Redis => (Box::new(Redis::new().with_text(statements)), Interest::Turns),
+        Protocol::Postgresql => {
+            (Box::new(Postgres::new().with_text(statements)), Interest::Everything)
+        }
+        Protocol::Mysql => (Box::new(Mysql::new().with_text(statements)), Interest::Everything),
         Protocol::Kafka => (Box::new(Kafka::new()), Interest::Turns),
         _ => return None,
     })

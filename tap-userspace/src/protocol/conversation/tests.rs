@@ -111,6 +111,106 @@ fn protocols_inside_a_tunnel_are_told_too() {
 }
 
 #[test]
+fn bytes_that_tell_nothing_are_unknown_once() {
+    for parse in [false, true] {
+        // By what both ends say, and at the end of too little.
+        let mut bench = Bench::new(parse);
+        for _ in 0..2 {
+            bench.say(RECEIVE, &[0; 100]);
+            bench.say(TRANSMIT, &[1; 100]);
+        }
+        assert_eq!(bench.protocols(), [Protocol::Unknown]);
+        let mut bench = Bench::new(parse);
+        bench.say(RECEIVE, b"GE");
+        assert_eq!(bench.protocols(), []);
+        bench.conversation.end([2, 0], [bench.now, 0], bench.now);
+        assert_eq!(bench.protocols(), [Protocol::Unknown]);
+        // Without its beginning it is looked at again, as one that was joined.
+        let mut bench = Bench::new(parse);
+        bench.at[RECEIVE] = 100;
+        bench.say(RECEIVE, REQUEST);
+        assert_eq!(bench.protocols(), [Protocol::Http1]);
+        // Nothing was said, or what it is stands outside.
+        let mut bench = Bench::new(parse);
+        bench.conversation.end([0, 0], [0, 0], 1);
+        assert_eq!(bench.protocols(), []);
+        let mut bench = Bench::new(parse);
+        bench.say(RECEIVE, b"CONNECT example.org:80 HTTP/1.1\r\n\r\n");
+        bench.say(TRANSMIT, b"HTTP/1.1 200 Connection established\r\n\r\n");
+        bench.say(RECEIVE, &[0; 100]);
+        bench.say(TRANSMIT, &[1; 100]);
+        bench.conversation.end([0, 0], [0, 0], bench.now);
+        assert_eq!(bench.protocols(), [Protocol::Http1]);
+    }
+    // In the middle of a connection the next look may tell, up to a number of looks.
+    let conversation = Conversation::new([0, 0], true, false);
+    let mut bench = Bench { conversation, at: [0, 0], now: 0 };
+    for n in 0..40 {
+        bench.say(RECEIVE, &[0; 100]);
+        bench.say(TRANSMIT, &[1; 100]);
+        assert_eq!(bench.protocols().len(), usize::from(n == TRIES), "{n}");
+    }
+}
+
+#[test]
+fn dns_messages_are_told_on_its_port_in_any_pieces() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/dns/captured.txt");
+    let text = std::fs::read_to_string(path).unwrap();
+    // Two questions and their answers on one connection.
+    let lines: Vec<(usize, Vec<u8>)> = text
+        .lines()
+        .filter(|line| line.contains("127.0.0.1:39489"))
+        .map(|line| {
+            let hex = line.rsplit(' ').next().unwrap();
+            let pairs = (0..hex.len()).step_by(2);
+            let bytes = pairs.map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap());
+            let asked = line.starts_with("tcp 127.0.0.1:39489");
+            (if asked { TRANSMIT } else { RECEIVE }, bytes.collect())
+        })
+        .collect();
+    assert_eq!(lines.len(), 4);
+    for (port, size) in [(53, 1), (53, 2), (53, 7), (53, 1000), (5311, 1000)] {
+        for parse in [false, true] {
+            let mut bench = Bench::new(parse);
+            bench.conversation = Conversation::new([40_000, port], false, parse);
+            let mut told = Vec::new();
+            for (direction, bytes) in &lines {
+                for piece in bytes.chunks(size) {
+                    bench.say(*direction, piece);
+                    let dns = bench.conversation.dns().into_iter();
+                    told.extend(dns.map(|message| (message.direction, message.bytes)));
+                }
+            }
+            assert_eq!(bench.protocols(), [Protocol::Dns]);
+            if port == 53 {
+                let whole =
+                    lines.iter().map(|(direction, bytes)| (*direction, bytes[2..].to_vec()));
+                assert_eq!(told, whole.collect::<Vec<_>>(), "{size}");
+                assert_eq!(bench.conversation.interest(), Interest::Turns);
+            } else {
+                assert_eq!(told, []);
+            }
+        }
+    }
+}
+
+#[test]
+fn statements_are_told_where_they_are_wanted() {
+    for (wanted, text) in [(false, None), (true, Some("SET ? ?"))] {
+        let mut conversation = Conversation::new([40_000, 6379], false, true);
+        conversation = conversation.with_statements(wanted);
+        let mut bench = Bench { conversation, at: [0, 0], now: 0 };
+        bench.say(TRANSMIT, b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$6\r\nsecret\r\n");
+        bench.say(RECEIVE, b"+OK\r\n");
+        let exchanges = bench.conversation.exchanges();
+        let [Exchange { message: Message::Query(query), .. }] = &exchanges[..] else {
+            panic!("{exchanges:?}")
+        };
+        assert_eq!(query.text.as_deref(), text);
+    }
+}
+
+#[test]
 fn what_the_kernel_did_not_take_is_forgotten() {
     let hello =
         std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tls/go.client.bin"))

@@ -45,6 +45,32 @@ fn speaks(headers: &Headers) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';', '-', ' ']))
 }
 
+/// A status code's name, as the conventions have it (`doc/statuscodes.md` of grpc/grpc); the number
+/// of one that is not known.
+pub fn status_name(status: u32) -> Cow<'static, str> {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    let name = usize::try_from(status).ok().and_then(|status| NAMES.get(status));
+    name.map_or_else(|| Cow::Owned(status.to_string()), |name| Cow::Borrowed(*name))
+}
+
 /// Percent-encoding; what is none stays as it is.
 fn decode(message: &str) -> Cow<'_, str> {
     if !message.contains('%') {

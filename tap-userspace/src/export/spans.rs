@@ -1,0 +1,124 @@
+//! What the traces pipeline carries: spans of connections and, where the configuration asks for
+//! them, of the exchanges within. One queue takes both, so one identity counts both.
+
+use super::{
+    Sink,
+    console::{Form, Printed},
+    line, otlp,
+    queue::Queued,
+    table,
+};
+use crate::{
+    connection::{model::Connection, transaction::Transaction},
+    telemetry::{child, log, span},
+};
+
+/// What becomes a span.
+#[derive(Clone, Debug)]
+pub enum SpanOf {
+    /// A connection.
+    Connection(Connection),
+    /// An exchange: a child of its connection's span.
+    Exchange(Transaction),
+}
+
+impl From<Connection> for SpanOf {
+    fn from(connection: Connection) -> Self {
+        Self::Connection(connection)
+    }
+}
+
+impl Queued for SpanOf {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Connection(connection) => connection.weight(),
+            Self::Exchange(transaction) => transaction.weight(),
+        }
+    }
+
+    fn trace_id(&self) -> &[u8; 16] {
+        match self {
+            Self::Connection(connection) => connection.trace_id(),
+            Self::Exchange(transaction) => transaction.trace_id(),
+        }
+    }
+}
+
+impl Printed for SpanOf {
+    fn print(&self, form: Form, terms: &log::Terms, out: &mut Vec<u8>) {
+        match (self, form) {
+            (Self::Connection(connection), _) => connection.print(form, terms, out),
+            (Self::Exchange(transaction), Form::Table) => table::exchange(transaction, out),
+            (Self::Exchange(transaction), Form::Lines) => line::child(transaction, terms, out),
+        }
+    }
+}
+
+/// Encodes them.
+pub struct Spans(pub log::Terms);
+
+impl otlp::Encoder for Spans {
+    type Item = SpanOf;
+    const SCOPES: &'static [&'static str] = &[span::SCOPE, log::SCOPES[0], log::SCOPES[1]];
+
+    fn scope(&self, of: &SpanOf) -> usize {
+        match of {
+            SpanOf::Connection(_) => 0,
+            SpanOf::Exchange(transaction) => 1 + log::scope(transaction),
+        }
+    }
+
+    fn encode(&self, of: &SpanOf, out: &mut Vec<u8>) {
+        match of {
+            SpanOf::Connection(connection) => span::encode(connection, &self.0.limits, out),
+            SpanOf::Exchange(transaction) => child::encode(transaction, &self.0, out),
+        }
+    }
+}
+
+/// The way in for exchanges: each becomes a log record, and a span where these are wanted.
+#[derive(Clone, Debug)]
+pub struct Exchanges {
+    pub(super) logs: Sink<Transaction>,
+    pub(super) spans: Sink<SpanOf>,
+    /// By scope.
+    pub(super) wanted: [bool; log::SCOPES.len()],
+}
+
+impl Exchanges {
+    /// Takes exchanges; never blocks, and counts what there is no room for.
+    pub fn offer(&self, batch: Vec<Transaction>) {
+        let (spans, logs) = self.part(batch);
+        self.spans.offer(spans);
+        self.logs.offer(logs);
+    }
+
+    /// Takes exchanges and waits for room: for a source that can wait, a recording.
+    pub fn offer_waiting(&self, batch: Vec<Transaction>) {
+        let (spans, logs) = self.part(batch);
+        self.spans.offer_waiting(spans);
+        self.logs.offer_waiting(logs);
+    }
+
+    /// What goes to the spans, and what to the log records.
+    fn part(&self, batch: Vec<Transaction>) -> (Vec<SpanOf>, Vec<Transaction>) {
+        let wanted = |it: &Transaction| self.spans.is_wanted() && self.wanted[log::scope(it)];
+        if self.logs.is_wanted() {
+            let spans = batch.iter().filter(|it| wanted(it)).cloned().map(SpanOf::Exchange);
+            (spans.collect(), batch)
+        } else {
+            (batch.into_iter().filter(wanted).map(SpanOf::Exchange).collect(), Vec::new())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Then a batch of connections becomes one of spans where it lies, without another allocation.
+    #[test]
+    fn a_span_is_no_larger_than_its_connection() {
+        assert_eq!(size_of::<SpanOf>(), size_of::<Connection>());
+    }
+}
