@@ -232,9 +232,10 @@ fn send(skb: *mut __sk_buff, state: &mut Socket, mut data: Data, payload: u32, a
     } else {
         let whole = data.segment_len;
         let mut done = 0;
-        for _ in 0..CHUNKS_MAX {
+        for chunk in 1..=CHUNKS_MAX {
             let left = payload - done;
-            let last = left as usize <= PAYLOAD_MAX;
+            // Each number that is taken must become a record.
+            let last = left as usize <= PAYLOAD_MAX || chunk == CHUNKS_MAX;
             // What is not captured shows in the last record.
             data.segment_len = if last { whole - done } else { PAYLOAD_MAX as u32 };
             send_class::<PAYLOAD_MAX>(skb, &ring, &data, left, at + done);
