@@ -95,6 +95,9 @@ pub fn of_record(transaction: &Transaction, terms: &Terms, sink: &mut impl Sink)
         exchange::Message::WebSocket(session) => of_websocket(session, sink),
         exchange::Message::Query(query) => of_query(query, sink),
     }
+    if transaction.exchange.gap {
+        sink.texts(&key::TAP_EXCHANGE_QUALITY, ["gap"].into_iter());
+    }
     of_process(transaction.about.process.as_deref(), sink);
 }
 
@@ -186,9 +189,12 @@ fn of_http(transaction: &Transaction, http: &Http, terms: &Terms, sink: &mut imp
         sink.int(&key::HTTP_RESPONSE_STATUS_CODE, status.into());
     }
     sink.int(&key::HTTP_REQUEST_SIZE, exchange.bytes[0].cast_signed());
-    sink.int(&key::HTTP_REQUEST_BODY_SIZE, http.body[0].cast_signed());
     sink.int(&key::HTTP_RESPONSE_SIZE, exchange.bytes[1].cast_signed());
-    sink.int(&key::HTTP_RESPONSE_BODY_SIZE, http.body[1].cast_signed());
+    // How much of what is missing was framing is not known.
+    if !exchange.gap {
+        sink.int(&key::HTTP_REQUEST_BODY_SIZE, http.body[0].cast_signed());
+        sink.int(&key::HTTP_RESPONSE_BODY_SIZE, http.body[1].cast_signed());
+    }
     if let Some(agent) = http.request.get("user-agent") {
         sink.text(&key::USER_AGENT_ORIGINAL, agent);
     }
@@ -203,9 +209,6 @@ fn of_http(transaction: &Transaction, http: &Http, terms: &Terms, sink: &mut imp
             *place = b'0' + digit as u8 % 10;
         }
         sink.text(&key::ERROR_TYPE, id(&text));
-    }
-    if exchange.gap {
-        sink.texts(&key::TAP_EXCHANGE_QUALITY, ["gap"].into_iter());
     }
     if terms.headers {
         for (fields, prefix) in
