@@ -76,7 +76,7 @@ impl MariaDb {
     }
 }
 
-/// `261121 15:07:23	     4 Query	SELECT 1`, the time only where it is new.
+/// Time (only where it is new), thread and kind, statement; between them tabs.
 fn logged(line: &str) -> Option<String> {
     let mut fields = line.split('\t').skip_while(|it| it.is_empty());
     let mut thread = fields.next()?.trim();

@@ -98,7 +98,8 @@ fn http2_is_what_nginx_logged() {
         fill(&nginx.root())?;
         let (to, port) = (nginx.h2c, nginx.h2c.port());
         let body = nginx.root().join("body");
-        fs::write(&body, "x".repeat(100_000))?;
+        // Short enough to be whole before it is refused.
+        fs::write(&body, "x".repeat(1000))?;
         let scene = Scene::start(&[port])?;
         // This curl makes a connection for each with cleartext HTTP/2.
         let over = |more: &[&'static str]| [&["--http2-prior-knowledge"], more].concat();
@@ -136,13 +137,15 @@ fn apache_logged_the_same_over_http1_and_http2() {
         let scene = Scene::start(&[apache.http.port(), apache.h2c.port()])?;
         curl(apache.http, &FILES)?;
         let post = ["--data-binary", &upload, "--header", "Expect: 100-continue"];
-        curl(apache.http, &[("small", &post), ("small", &["--request", "BREW"])])?;
+        curl(apache.http, &[("small", &post), ("small", &["--request", "PROPFIND"])])?;
         pipelined(apache.http)?;
         // By upgrade from HTTP/1.1, and with prior knowledge.
         curl(apache.h2c, &[("small", &["--http2"])])?;
         nghttp(apache.h2c, &["--upgrade"], &["small?a=1", "empty", "none"])?;
         nghttp(apache.h2c, &[], &["small", "large", "none", "empty"])?;
-        nghttp(apache.h2c, &["--data", &body.display().to_string()], &["small?post"])?;
+        let short = apache.root().join("short");
+        fs::write(&short, "x".repeat(1000))?;
+        nghttp(apache.h2c, &["--data", &short.display().to_string()], &["small?post"])?;
         let http1 = apache.logged(apache.http, FILES.len() + 5)?;
         let http2 = apache.logged(apache.h2c, 11)?;
         // Two requests are upgraded, which it logs besides their answers.
