@@ -116,6 +116,12 @@ pub fn join(state: &mut Socket) {
         let bytes =
             Bytes { direction: RECEIVE, offset: 0, position: 0, len: segment_len, at: 0, now };
         turn::begins(state, &bytes);
+        if state.undecided != 0 && len >= 4 {
+            // SAFETY: see `keep`; the payload is longer.
+            turn::recognise(state, unsafe {
+                (&raw const (*kept).payload).cast::<[u8; 4]>().read()
+            });
+        }
         state.directions[RECEIVE].left = state.payload.saturating_sub(segment_len);
         let mut data = turn::record(state, &bytes, 0);
         data.header.number = ring::number(state, turn::lane(RECEIVE));

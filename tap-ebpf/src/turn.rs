@@ -114,23 +114,32 @@ fn wanted(state: &mut Socket, bytes: &Bytes) -> u32 {
 fn decide(skb: *mut __sk_buff, state: &mut Socket, bytes: &Bytes) {
     if state.undecided != 0 {
         let first = if bytes.offset == 0 { first_bytes(skb, bytes) } else { [0; 4] };
-        if first[0] == 22 && first[1] == 3 {
-            // A TLS handshake record (RFC 8446 §5.1). Nobody reads what is encrypted; the
-            // handshake is in the heads.
-            state.payload = 0;
-            state.undecided = 0;
-        } else if first == *b"PRI " {
-            // HTTP/2's preface (RFC 9113 §3.4): its frames run through all of the stream, and the
-            // daemon's word would come too late for the first.
-            state.payload = u32::MAX;
-            state.undecided = 0;
-        } else if let Some(verdict) = state::take_verdict(state) {
+        recognise(state, first);
+        if state.undecided != 0
+            && let Some(verdict) = state::take_verdict(state)
+        {
             state.turn_limit = verdict.turns;
             state.payload = verdict.payload;
             state.undecided = 0;
         }
     }
     state.directions[bytes.direction].left = state.payload;
+}
+
+/// Decides by a direction's first bytes, where they tell enough: the daemon's word would come too
+/// late for what follows at once.
+#[inline(always)]
+pub fn recognise(state: &mut Socket, first: [u8; 4]) {
+    if first[0] == 22 && first[1] == 3 {
+        // A TLS handshake record (RFC 8446 §5.1). Nobody reads what is encrypted; the handshake is
+        // in the heads.
+        state.payload = 0;
+        state.undecided = 0;
+    } else if first == *b"PRI " {
+        // HTTP/2's preface (RFC 9113 §3.4): its frames run through all of the stream.
+        state.payload = u32::MAX;
+        state.undecided = 0;
+    }
 }
 
 /// The first four bytes; zeros where there are fewer.
@@ -232,9 +241,10 @@ fn send(skb: *mut __sk_buff, state: &mut Socket, mut data: Data, payload: u32, a
     } else {
         let whole = data.segment_len;
         let mut done = 0;
-        for _ in 0..CHUNKS_MAX {
+        for chunk in 1..=CHUNKS_MAX {
             let left = payload - done;
-            let last = left as usize <= PAYLOAD_MAX;
+            // Each number that is taken must become a record.
+            let last = left as usize <= PAYLOAD_MAX || chunk == CHUNKS_MAX;
             // What is not captured shows in the last record.
             data.segment_len = if last { whole - done } else { PAYLOAD_MAX as u32 };
             send_class::<PAYLOAD_MAX>(skb, &ring, &data, left, at + done);

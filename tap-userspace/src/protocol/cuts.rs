@@ -14,6 +14,8 @@ pub type Talk = Vec<(Side, Part)>;
 pub enum Part {
     Bytes(Vec<u8>),
     Missing(u64),
+    /// So many bytes are missing, the last of which crossed at this time: known only once more came.
+    MissingUntil(u64, u64),
     End,
 }
 
@@ -30,6 +32,11 @@ pub fn s(bytes: impl AsRef<[u8]>) -> (Side, Part) {
 /// Bytes that nobody kept.
 pub fn missing(side: Side, count: u64) -> (Side, Part) {
     (side, Part::Missing(count))
+}
+
+/// Bytes that nobody kept, told after other things that happened later than they crossed.
+pub fn missing_until(side: Side, count: u64, at_ns: u64) -> (Side, Part) {
+    (side, Part::MissingUntil(count, at_ns))
 }
 
 /// A seed for the fuzzer: the pieces of `talk` in the form that [`super::frames::fuzz`] takes.
@@ -120,6 +127,10 @@ fn run<P: Parser>(
             Part::Bytes(bytes) => bytes,
             Part::Missing(count) => {
                 parser.take(*side, Piece::Missing(*count), at as u64, &mut out);
+                continue;
+            }
+            Part::MissingUntil(count, at_ns) => {
+                parser.take(*side, Piece::Missing(*count), *at_ns, &mut out);
                 continue;
             }
             Part::End => {

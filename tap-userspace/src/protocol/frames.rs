@@ -182,6 +182,15 @@ impl Frames {
         self.phase = Phase::Between;
     }
 
+    /// Bytes of the message under way that have passed.
+    pub fn passed(&self) -> u64 {
+        match self.phase {
+            Phase::Between => 0,
+            Phase::Head => self.held.len() as u64,
+            Phase::Body { len, left, .. } => len.saturating_sub(left),
+        }
+    }
+
     /// Whether a message has begun and not ended.
     pub fn inside(&self) -> bool {
         self.phase != Phase::Between

@@ -139,11 +139,6 @@ impl Http1 {
 
     /// Lines a request up for its response.
     fn wait(&mut self, mut transaction: Transaction, out: &mut Vec<Exchange>) {
-        // A client that asks again has its answer, unless it pipelines.
-        let interrupted = self.answering == Answering::First && self.server.is_skipping();
-        if interrupted && self.waiting.len() == 1 {
-            self.answered(out);
-        }
         while self.waiting.len() >= OUTSTANDING_MAX || self.held > HELD_MAX {
             let Some(oldest) = self.remove(usize::from(self.answering == Answering::First)) else {
                 break;
@@ -267,9 +262,10 @@ impl Http1 {
     /// Tells what is unanswered; `lost`: there may have been answers in a hole.
     fn abandon(&mut self, lost: bool, out: &mut Vec<Exchange>) {
         for mut waiting in std::mem::take(&mut self.waiting) {
-            if !waiting.answered {
+            if !waiting.answered && lost {
+                waiting.gap = true;
+            } else if !waiting.answered {
                 waiting.trouble(Trouble::NoResponse);
-                waiting.gap |= lost;
             }
             out.push(waiting.exchange());
         }

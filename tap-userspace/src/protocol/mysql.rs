@@ -275,16 +275,26 @@ impl Framed for Mysql {
         if beyond > 0 {
             let state = &mut self.state;
             state.gap = true;
-            for entry in &mut state.pending {
-                entry.gap = true;
+            let passed = beyond.saturating_add(self.server.passed());
+            let answered = side == Side::Server
+                && state.phase == Phase::Command
+                && state.miss_responses(passed, at_ns, out);
+            if !answered {
+                for entry in &mut state.pending {
+                    entry.gap = true;
+                }
             }
             if side == Side::Client || state.phase != Phase::Command {
                 state.namespace = None;
             }
             state.phase = Phase::Command;
             state.blind[side as usize] = true;
-            // A response is found again by its command only.
-            state.blind[1] = true;
+            // A response is found again by its command only: a later one, or one that the client
+            // has sent since.
+            state.blind[1] = !answered;
+            if answered {
+                state.goes_on[1] = false;
+            }
             match side {
                 Side::Client => self.client.reset(),
                 Side::Server => self.server.reset(),

@@ -265,16 +265,18 @@ impl Framed for Postgres {
             state.gap = true;
             // Whatever was missed, a startup that would name the database is behind it.
             state.stage = Stage::Ready;
-            for entry in &mut state.pending {
-                entry.gap = true;
-            }
             match side {
                 Side::Client => {
+                    for entry in &mut state.pending {
+                        entry.gap = true;
+                    }
                     self.client.reset();
                     state.client_sight = Sight::Lost;
                     state.group = Group::default();
                 }
                 Side::Server => {
+                    let passed = beyond.saturating_add(self.server.passed());
+                    state.miss_responses(passed, at_ns, out);
                     self.server.reset();
                     state.server_sight = Sight::Lost;
                     state.idle = false;

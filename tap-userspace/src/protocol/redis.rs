@@ -235,9 +235,14 @@ impl Redis {
             return;
         }
         let state = &mut self.state;
-        state.gap = true;
-        for pending in &mut state.pending {
-            pending.gap = true;
+        let begun = if self.replies.inside() { self.replies.value.bytes } else { 0 };
+        let passed = beyond.saturating_add(begun);
+        let answered = side == Side::Server && state.miss_replies(passed, at_ns, out);
+        state.gap |= !answered;
+        if !answered {
+            for pending in &mut state.pending {
+                pending.gap = true;
+            }
         }
         match side {
             Side::Client => {
@@ -247,7 +252,7 @@ impl Redis {
             }
             Side::Server => {
                 self.replies.reset();
-                state.server = if at_begin { Sight::Next } else { Sight::Turn };
+                state.server = if at_begin || answered { Sight::Next } else { Sight::Turn };
             }
         }
     }

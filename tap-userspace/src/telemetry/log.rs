@@ -275,9 +275,12 @@ fn of_http(
         sink.int(&key::HTTP_RESPONSE_STATUS_CODE, status.into());
     }
     sink.int(&key::HTTP_REQUEST_SIZE, exchange.bytes[0].cast_signed());
-    sink.int(&key::HTTP_REQUEST_BODY_SIZE, http.body[0].cast_signed());
     sink.int(&key::HTTP_RESPONSE_SIZE, exchange.bytes[1].cast_signed());
-    sink.int(&key::HTTP_RESPONSE_BODY_SIZE, http.body[1].cast_signed());
+    // How much of what is missing was framing is not known.
+    if !exchange.gap {
+        sink.int(&key::HTTP_REQUEST_BODY_SIZE, http.body[0].cast_signed());
+        sink.int(&key::HTTP_RESPONSE_BODY_SIZE, http.body[1].cast_signed());
+    }
     if let Some(agent) = http.request.get("user-agent") {
         sink.text(&key::USER_AGENT_ORIGINAL, agent);
     }

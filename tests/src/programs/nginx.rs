@@ -69,6 +69,20 @@ impl Nginx {
         log.iter().filter(|byte| **byte == b'\n').count()
     }
 
+    /// Its log of requests to one of its addresses, in the words of [`crate::record::http_sizes`],
+    /// once it has so many.
+    pub fn told(&self, to: SocketAddr, count: usize) -> Result<Vec<String>> {
+        let path = self.home.path().join("requests.log");
+        let to = format!("{} ", to.port());
+        wait::until("nginx to log its requests", PATIENCE, || {
+            let log = fs::read_to_string(&path).ok()?;
+            let told: Vec<_> =
+                log.lines().filter_map(|line| Some(line.strip_prefix(&to)?.to_owned())).collect();
+            (told.len() >= count).then_some(told)
+        })
+        .with_context(|| fs::read_to_string(&path).unwrap_or_default())
+    }
+
     /// The requests that came from `port`, once there are so many.
     pub fn requests(&self, port: u16, count: usize) -> Result<Vec<Request>> {
         let path = self.home.path().join("requests.log");
@@ -91,12 +105,10 @@ impl Nginx {
 }
 
 /// A request as nginx logged it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Method.
     pub method: String,
-    /// Path and query.
-    pub target: String,
     /// Status of the response.
     pub status: u16,
     /// Bytes of the response's body.
@@ -105,14 +117,9 @@ pub struct Request {
 
 fn request(line: &str, port: u16) -> Option<Request> {
     let fields: Vec<_> = line.split(' ').collect();
-    let [from, method, target, status, body] = fields[..] else { return None };
+    let [_, from, method, _, status, body, ..] = fields[..] else { return None };
     (from.parse() == Ok(port)).then_some(())?;
-    Some(Request {
-        method: method.into(),
-        target: target.into(),
-        status: status.parse().ok()?,
-        body: body.parse().ok()?,
-    })
+    Some(Request { method: method.into(), status: status.parse().ok()?, body: body.parse().ok()? })
 }
 
 fn logged(line: &str, port: u16) -> Option<Logged> {
@@ -131,7 +138,8 @@ fn configuration(home: &Path, [http, https, h2c]: [SocketAddr; 3]) -> Result<Str
          http {{\n\
            log_format counts '$remote_port $request_length $bytes_sent';\n\
            access_log {home}/access.log counts;\n\
-           log_format requests '$remote_port $request_method $request_uri $status $body_bytes_sent';\n\
+           log_format requests '$server_port $remote_port $request_method $request_uri $status '\n\
+           '$body_bytes_sent $request_length $bytes_sent';\n\
            access_log {home}/requests.log requests;\n\
            client_body_temp_path {home}/body; proxy_temp_path {home}/proxy;\n\
            fastcgi_temp_path {home}/fastcgi; uwsgi_temp_path {home}/uwsgi;\n\

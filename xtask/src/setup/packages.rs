@@ -103,9 +103,22 @@ pub const DEBIAN_CLIPPY: &[Package] = &[Package::new(
     "lints the kernel side with the compiler that builds it",
 )];
 
-/// The programs of the packages that are not called like them.
-const PROGRAMS: &[(&str, &str)] =
-    &[("iproute2", "ip"), ("nginx-light", "nginx"), ("nodejs", "node"), ("util-linux", "setpriv")];
+/// What shows that a package is there, of those that have no program called like them.
+const SIGNS: &[(&str, Sign)] = &[
+    ("apache2-bin", Program("apache2")),
+    ("iproute2", Program("ip")),
+    ("libdbd-mysql-perl", File("/usr/share/doc/libdbd-mysql-perl")),
+    ("mariadb-client-core", Program("mariadb")),
+    ("mariadb-server-core", Program("mariadbd")),
+    ("nghttp2-client", Program("nghttp")),
+    ("nginx-light", Program("nginx")),
+    ("nodejs", Program("node")),
+    // Its server stands in a folder of its version; this comes with every server.
+    ("postgresql", Program("pg_ctlcluster")),
+    ("python3-grpcio", File("/usr/lib/python3/dist-packages/grpc/__init__.py")),
+    ("python3-websockets", File("/usr/lib/python3/dist-packages/websockets/__init__.py")),
+    ("util-linux", Program("setpriv")),
+];
 
 /// The rows of a scope.
 pub fn needed(workspace: &Workspace, scope: Scope) -> Result<Vec<Package>> {
@@ -124,10 +137,10 @@ pub fn needed(workspace: &Workspace, scope: Scope) -> Result<Vec<Package>> {
 fn row(line: &str) -> Option<Package> {
     let (name, why) = line.split_once('#').unwrap_or((line, "for the tests"));
     let name = name.trim();
-    let known = PROGRAMS.iter().find(|(package, _)| *package == name);
+    let known = SIGNS.iter().find(|(package, _)| *package == name);
     (!name.is_empty()).then(|| Package {
         name: Cow::Owned(name.to_owned()),
-        sign: known.map_or(Sign::ProgramOfThatName, |(_, program)| Sign::Program(program)),
+        sign: known.map_or(Sign::ProgramOfThatName, |(_, sign)| *sign),
         why: Cow::Owned(why.trim().to_owned()),
         scope: Scope::Test,
     })

@@ -301,9 +301,8 @@ impl Http2 {
         {
             self.evicted += 1;
             stream.gap();
-            let cut = stream.cut();
             self.streams.insert(id, stream);
-            self.close(id, Some(cut), out);
+            self.close(id, None, out);
         }
     }
 
@@ -326,8 +325,8 @@ impl Http2 {
     fn close_all(&mut self, over: impl Fn(&Stream) -> bool, out: &mut Vec<Exchange>) {
         for (_, stream) in self.streams.extract_if(.., |_, stream| over(stream)) {
             self.streams_bytes = self.streams_bytes.saturating_sub(stream.memory());
-            let cut = stream.cut();
-            out.push(stream.exchange(Some(cut)));
+            let left = stream.left();
+            out.push(stream.exchange(left));
         }
     }
 }

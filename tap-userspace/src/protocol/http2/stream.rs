@@ -206,6 +206,11 @@ impl Stream {
         if self.responded { Trouble::Truncated } else { Trouble::NoResponse }
     }
 
+    /// The same, where bytes may have been lost that told more: then nothing is known to be wrong.
+    pub fn left(&self) -> Option<Trouble> {
+        (!self.gap).then(|| self.cut())
+    }
+
     /// What a reset makes of it: nothing, where a server that has answered only asks for no more of
     /// the request (RFC 9113 §8.1).
     pub const fn reset(&mut self, side: Side, code: u32, at_ns: u64) -> Option<Trouble> {

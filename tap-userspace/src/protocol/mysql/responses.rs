@@ -55,6 +55,27 @@ impl State {
         true
     }
 
+    /// So many bytes of responses passed unseen until `at_ns`. Where the client asked for more
+    /// since, what it asked before is answered, though tap did not see how, and is told.
+    pub(super) fn miss_responses(
+        &mut self,
+        passed: u64,
+        at_ns: u64,
+        out: &mut Vec<Exchange>,
+    ) -> bool {
+        if let Some(first) = self.pending.front_mut().filter(|first| first.began_ns <= at_ns) {
+            first.bytes[1] = first.bytes[1].saturating_add(passed);
+        }
+        let Some(before) = self.pending.iter().position(|entry| entry.began_ns > at_ns) else {
+            return false;
+        };
+        for mut entry in self.pending.drain(..before).collect::<Vec<_>>() {
+            entry.gap = true;
+            self.tell(entry, at_ns, None, out);
+        }
+        true
+    }
+
     /// Tells all that is pending.
     pub(super) fn flush(&mut self, at_ns: u64, trouble: Option<Trouble>, out: &mut Vec<Exchange>) {
         while let Some(entry) = self.pending.pop_front() {

@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::*;
-use crate::protocol::cuts::{self, Part, Talk, c, conforms, fixture, missing, s, table};
+use crate::protocol::cuts::{
+    self, Part, Talk, c, conforms, fixture, missing, missing_until, s, table,
+};
 use packets::{COMPRESS, DEPRECATE_EOF, SSL};
 
 /// A packet with its number.
@@ -436,6 +438,26 @@ fn missing_bytes() {
                 &[
                     "SELECT on=a in=shop gap=true text=SELECT ? FROM a",
                     "SELECT in=shop gap=true text=SELECT ?",
+                    "SELECT in=shop text=SELECT ?",
+                ],
+            ),
+            (
+                "the end is missing, and is known to be once the next answer comes",
+                talk(
+                    0,
+                    &[
+                        query("SELECT 1 FROM a"),
+                        s(rows()),
+                        query("SELECT 2"),
+                        missing_until(Side::Server, 900, 6),
+                        s(p(1, b"\xff\x7a\x04#42S02secret")),
+                        query("SELECT 3"),
+                        s(ok(1, 2)),
+                    ],
+                ),
+                &[
+                    "SELECT on=a in=shop gap=true text=SELECT ? FROM a",
+                    "SELECT in=shop error=1146 text=SELECT ?",
                     "SELECT in=shop text=SELECT ?",
                 ],
             ),

@@ -107,6 +107,26 @@ impl State {
         Some(entry)
     }
 
+    /// So many bytes of responses passed unseen until `at_ns`. Where the client asked for more
+    /// since, what it asked before is answered, though tap did not see how; what follows answers
+    /// what came after.
+    pub(super) fn miss_responses(&mut self, passed: u64, at_ns: u64, out: &mut Vec<Exchange>) {
+        let later = self.pending.iter().position(|entry| entry.began_ns > at_ns);
+        let before = later.unwrap_or(self.pending.len());
+        for entry in self.pending.iter_mut().take(before) {
+            entry.gap = true;
+        }
+        if let Some(first) = self.pending.front_mut().filter(|_| before > 0) {
+            first.bytes[1] = first.bytes[1].saturating_add(passed);
+        }
+        if later.is_some() {
+            for _ in 0..before {
+                let Some(entry) = self.pop() else { break };
+                self.tell(entry, at_ns, None, out);
+            }
+        }
+    }
+
     /// Tells all that is pending.
     pub(super) fn flush(&mut self, at_ns: u64, trouble: Option<Trouble>, out: &mut Vec<Exchange>) {
         while let Some(entry) = self.pop() {

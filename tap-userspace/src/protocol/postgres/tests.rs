@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
-use crate::protocol::cuts::{self, Talk, c, conforms, fixture, missing, s, table};
+use crate::protocol::cuts::{self, Talk, c, conforms, fixture, missing, missing_until, s, table};
 
 /// A message with a type byte.
 fn m(kind: char, body: impl AsRef<[u8]>) -> Vec<u8> {
@@ -283,6 +283,23 @@ fn missing_bytes() {
                 &[
                     "SELECT on=a in=shop gap=true text=SELECT ? FROM a",
                     "SELECT in=shop gap=true text=SELECT ?",
+                ],
+            ),
+            (
+                "the end is missing, and is known to be once the next answer comes",
+                talk(&[
+                    query("SELECT 1 FROM a"),
+                    s(m('T', "\0\0")),
+                    query("SELECT 2"),
+                    missing_until(Side::Server, 1000, 5),
+                    s([failed("42P01"), ready()].concat()),
+                    query("SELECT 3"),
+                    answer(),
+                ]),
+                &[
+                    "SELECT on=a in=shop gap=true text=SELECT ? FROM a",
+                    "SELECT in=shop error=42P01 text=SELECT ?",
+                    "SELECT in=shop text=SELECT ?",
                 ],
             ),
             (

@@ -215,6 +215,28 @@ impl State {
         Some(first)
     }
 
+    /// So many bytes of replies passed unseen until `at_ns`. Where the client asked for more since,
+    /// what it asked before is answered, though tap did not see how, and is told.
+    pub(super) fn miss_replies(
+        &mut self,
+        passed: u64,
+        at_ns: u64,
+        out: &mut Vec<Exchange>,
+    ) -> bool {
+        if let Some(first) = self.pending.front_mut().filter(|first| first.began_ns <= at_ns) {
+            first.bytes[1] = first.bytes[1].saturating_add(passed);
+        }
+        let Some(before) = self.pending.iter().position(|it| it.began_ns > at_ns) else {
+            return false;
+        };
+        for _ in 0..before {
+            let Some(mut first) = self.pop() else { break };
+            first.gap = true;
+            self.tell(first, at_ns, None, out);
+        }
+        true
+    }
+
     /// Tells all that is pending.
     pub(super) fn flush(&mut self, at_ns: u64, trouble: Option<Trouble>, out: &mut Vec<Exchange>) {
         while let Some(first) = self.pop() {

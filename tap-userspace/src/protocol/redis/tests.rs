@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::*;
-use crate::protocol::cuts::{self, Part, Talk, c, conforms, fixture, missing, s, table};
+use crate::protocol::cuts::{
+    self, Part, Talk, c, conforms, fixture, missing, missing_until, s, table,
+};
 
 const CLIENT: Side = Side::Client;
 const SERVER: Side = Side::Server;
@@ -286,6 +288,23 @@ fn missing_bytes() {
                     "GET in=0 gap=true text=GET ?",
                     "PING in=0 gap=true text=PING",
                     "ECHO in=0 text=ECHO ?",
+                ],
+            ),
+            (
+                "a reply's end is missing, and is known to be once the next reply comes",
+                vec![
+                    ask("LRANGE l 0 9"),
+                    s("*10\r\n$3\r\nab"),
+                    ask("LPUSH k x"),
+                    missing_until(SERVER, 100, 1),
+                    s("-WRONGTYPE k\r\n"),
+                    ask("PING"),
+                    s("+PONG\r\n"),
+                ],
+                &[
+                    "LRANGE in=0 gap=true text=LRANGE ? ? ?",
+                    "LPUSH in=0 error=WRONGTYPE text=LPUSH ? ?",
+                    "PING in=0 text=PING",
                 ],
             ),
             (

@@ -182,7 +182,7 @@ pub(super) const CASES: &[Case] = &[
         &["GET h/a 1.1 -> 200 body 0/2 at 3-4"]),
     ("everything missing behind a request", false,
         &[GET, MissS(500)],
-        &["GET h/a 1.1 -> 0 body 0/0 at 1-1 NoResponse gap"]),
+        &["GET h/a 1.1 -> 0 body 0/0 at 1-1 gap"]),
     ("bytes behind the end are ignored", false,
         &[GET, OK, EndC, EndS, GET, OK],
         &["GET h/a 1.1 -> 200 body 0/2 at 1-2"]),
