@@ -41,6 +41,9 @@ pub enum Turns {
     /// By their sums: where both ends speak at once, a capture shows their packets in another order
     /// than the one in which an end sent and received them.
     Sums,
+    /// By the sum of what was sent: where a client leaves first, as `nghttp` does, the server's last
+    /// frames are in the capture, but its socket does not take them in any more.
+    Sent,
 }
 
 /// A daemon that prints log records and exports spans, and tcpdump.
@@ -195,15 +198,18 @@ fn whole(span: &Span, turns: Turns) -> String {
             "duration_from_open_ns",
             "tap.tcp.rtt_us",
         ];
-        !key.starts_with("process.") && !own.contains(&key)
+        let received = turns == Turns::Sent && key == "tap.bytes.received";
+        !key.starts_with("process.") && !own.contains(&key) && !received
     };
     let mut attributes = span.attributes.clone();
     attributes.0.retain(|key, _| kept(key));
     let ids = format!("{} {}", span.trace_id, span.span_id);
     let mut text = format!("{ids} {:?} {quality:?} {attributes:?}", span.status);
     if turns == Turns::Sums {
-        let sums = ["transmit", "receive"].map(|direction| span.turn_bytes(direction));
-        text += &format!("\n  {sums:?} bytes in turns");
+        text += &format!("\n  {} bytes received in turns", span.turn_bytes("receive"));
+    }
+    if turns != Turns::Each {
+        text += &format!("\n  {} bytes sent in turns", span.turn_bytes("transmit"));
     }
     let each = |it: &&Event| turns == Turns::Each || it.name != "DataEvent";
     for event in span.events.iter().filter(each) {

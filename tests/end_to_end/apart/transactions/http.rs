@@ -117,7 +117,7 @@ fn http2_is_what_nginx_logged() {
         evidence.assert_agrees("nginx", port, http_body, Order::Any, &logged);
         let tshark = Tshark { file: &evidence.capture, port };
         evidence.assert_agrees("tshark", port, http, Order::Any, &tshark.http2()?);
-        evidence.assert_replayed("egress", Turns::Sums, &[])
+        evidence.assert_replayed("egress", Turns::Sent, &[])
     });
 }
 
@@ -156,7 +156,7 @@ fn apache_logged_the_same_over_http1_and_http2() {
         evidence.assert_agrees("apache", ports[1], http_body, Order::Any, &http2);
         let tshark = Tshark { file: &evidence.capture, port: ports[0] };
         evidence.assert_agrees("tshark", ports[0], http, Order::Connection, &tshark.http1()?);
-        evidence.assert_replayed("egress", Turns::Sums, &[])
+        evidence.assert_replayed("egress", Turns::Sent, &[])
     });
 }
 
