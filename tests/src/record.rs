@@ -111,12 +111,35 @@ pub fn http_anonymous(record: &Record) -> Option<String> {
     Some(format!("- {}", words.split_once(' ')?.1))
 }
 
+/// The names of gRPC's status codes, by number (the gRPC documentation, statuscodes.md).
+const STATUS_NAMES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
 /// `port /package.Service/Method 0`; a call that never got a status has `-`.
 pub fn grpc(record: &Record) -> Option<String> {
     (record.str("rpc.system.name") == "grpc").then_some(())?;
-    let status = match record.str("rpc.status_code") {
-        "" => "-",
-        status => status,
+    let name = record.str("rpc.status_code");
+    let status = match STATUS_NAMES.iter().position(|known| *known == name) {
+        Some(number) => number.to_string(),
+        None if name.is_empty() => "-".to_owned(),
+        None => format!("unknown {name}"),
     };
     Some(format!("{} /{} {status}", record.client(), record.str("rpc.method")))
 }

@@ -106,6 +106,8 @@ pub const DEBIAN_CLIPPY: &[Package] = &[Package::new(
 /// What shows that a package is there, of those that have no program called like them.
 const SIGNS: &[(&str, Sign)] = &[
     ("apache2-bin", Program("apache2")),
+    ("bind9-dnsutils", Program("dig")),
+    ("dnsmasq-base", Program("dnsmasq")),
     ("iproute2", Program("ip")),
     ("libdbd-mysql-perl", File("/usr/share/doc/libdbd-mysql-perl")),
     ("mariadb-client-core", Program("mariadb")),
