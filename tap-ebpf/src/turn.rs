@@ -239,12 +239,14 @@ fn send(skb: *mut __sk_buff, state: &mut Socket, mut data: Data, payload: u32, a
     } else if payload as usize <= PAYLOAD_MEDIUM {
         send_class::<PAYLOAD_MEDIUM>(skb, &ring, &data, payload, at);
     } else {
+        // Each number that is taken must become a record, so the last chunk has to be in the loop.
+        let most = CHUNKS_MAX * PAYLOAD_MAX as u32;
+        let payload = if payload > most { most } else { payload };
         let whole = data.segment_len;
         let mut done = 0;
-        for chunk in 1..=CHUNKS_MAX {
+        for _ in 0..CHUNKS_MAX {
             let left = payload - done;
-            // Each number that is taken must become a record.
-            let last = left as usize <= PAYLOAD_MAX || chunk == CHUNKS_MAX;
+            let last = left as usize <= PAYLOAD_MAX;
             // What is not captured shows in the last record.
             data.segment_len = if last { whole - done } else { PAYLOAD_MAX as u32 };
             send_class::<PAYLOAD_MAX>(skb, &ring, &data, left, at + done);
