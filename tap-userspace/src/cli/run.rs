@@ -81,7 +81,8 @@ pub fn run(
     // The one thread that keeps all rights; it ends when the programs run.
     let (go, told) = mpsc::sync_channel(1);
     let loader = spawn("tap-load", move || told.recv().map(|()| load::load(&root, wanted)))?;
-    privileges::drop_unneeded().unwrap_or_else(|error| tracing::warn!(%error, "Going on."));
+    privileges::drop_unneeded()
+        .unwrap_or_else(|error| tracing::warn!(%error, "tap keeps rights that it does not need."));
     let runtime = runtime()?;
     let board = Board::default();
     let exporters = exporters(&config, &environment, &runtime, record.is_none())?;

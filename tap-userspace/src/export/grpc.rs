@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use prost::Message as _;
 
 use super::transport::{LONGEST_RESPONSE, Outcome, Status};
-use crate::config::environment::percent_decode;
+use crate::{config::environment::percent_decode, protocol::http2::grpc::status_name};
 
 /// Bytes before a message: compressed or not, length.
 pub const PREFIX: usize = 5;
@@ -73,7 +73,7 @@ fn judge(trailers: &HeaderMap, body: &[u8]) -> Outcome {
     }
     let message = text("grpc-message").map(|text| percent_decode(text).unwrap_or(text.to_owned()));
     let message = message.unwrap_or_default();
-    let cause = format!("gRPC status {} ({message})", name(code));
+    let cause = format!("gRPC status {} ({message})", status_name(code.into()));
     let after = text("grpc-status-details-bin").and_then(retry_info);
     match code {
         // CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS.
@@ -109,29 +109,6 @@ fn retry_info(details: &str) -> Option<Duration> {
     let delay = RetryInfo::decode(info.value.as_slice()).ok()?.delay.unwrap_or_default();
     let seconds = Duration::from_secs(delay.seconds.try_into().ok()?);
     Some(seconds + Duration::from_nanos(delay.nanos.try_into().ok()?))
-}
-
-const fn name(code: u8) -> &'static str {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    if (code as usize) < NAMES.len() { NAMES[code as usize] } else { "of no known code" }
 }
 
 #[cfg(test)]

@@ -10,9 +10,8 @@ pub const POLL: Duration = Duration::from_millis(20);
 
 /// Most life records that are taken before the data ring has its turn.
 const LIFE_BATCH: usize = 65_536;
-/// Most data records that are taken before the life ring has its turn. Under load the data ring is
-/// never empty, and a connection's open must not wait long for it: nobody knows before whose
-/// exchanges these are.
+/// Most data records of one round. Under load the data ring is never empty, and what has finished
+/// is handed on, and the kernel side told what to capture, at the end of a round only.
 const DATA_BATCH: usize = 512;
 
 /// The rings.

@@ -108,7 +108,7 @@ pub fn name<'a>(transaction: &'a Transaction, terms: &Terms) -> Cow<'a, str> {
 /// `{rpc.method}`; of a method that the server does not have, any client could make names.
 fn of_call(call: &Grpc<'_>, terms: &Terms) -> Cow<'static, str> {
     match call.status {
-        Some(UNIMPLEMENTED) => Cow::Borrowed("grpc"),
+        Some(grpc::UNIMPLEMENTED) => Cow::Borrowed("grpc"),
         _ => Cow::Owned(log::rpc_method(call, terms)),
     }
 }
@@ -136,19 +136,13 @@ fn error_type(transaction: &Transaction) -> Option<Cow<'_, str>> {
     }
     let exchange::Message::Http(http) = &transaction.exchange.message else { return None };
     if let Some(status) = grpc::grpc(http).and_then(|call| call.status)
-        && (if client { status != 0 } else { SERVER_ERRORS.contains(&status) })
+        && (if client { status != 0 } else { grpc::is_server_error(status) })
     {
         return Some(grpc::status_name(status));
     }
     let refused = http.status.filter(|status| client && *status >= 400);
     refused.map(|status| Cow::Owned(status.to_string()))
 }
-
-const UNIMPLEMENTED: u32 = 12;
-
-/// `UNKNOWN`, `DEADLINE_EXCEEDED`, `UNIMPLEMENTED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`: what the
-/// conventions call errors of a server.
-const SERVER_ERRORS: [u32; 6] = [2, 4, UNIMPLEMENTED, 13, 14, 15];
 
 /// `url.full`; none where the target is no path (`*`, a tunnel).
 fn url(transaction: &Transaction, http: &Http) -> Option<String> {

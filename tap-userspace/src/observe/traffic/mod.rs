@@ -289,16 +289,17 @@ impl View {
         call: &Grpc<'_>,
         exemplar: Option<Exemplar>,
     ) {
-        let status =
-            call.status.map(|code| GRPC_CODES.get(code as usize).copied().unwrap_or("_OTHER"));
-        let failed = match about.role {
-            Role::Client => status.is_some_and(|status| status != "OK"),
-            Role::Server => status.is_some_and(|status| SERVER_ERRORS.contains(&status)),
-        };
+        let status = call.status.map(|status| grpc::known_status(status).unwrap_or("_OTHER"));
+        let failed = call.status.is_some_and(|status| match about.role {
+            Role::Client => status != 0,
+            Role::Server => grpc::is_server_error(status),
+        });
         let method = http.target.strip_prefix('/').unwrap_or(&http.target);
-        self.labels.clear().text("grpc").maybe(match status {
+        // gRPC has no query; what a client puts there may be a secret.
+        let method = method.split_once('?').map_or(method, |(path, _)| path);
+        self.labels.clear().text("grpc").maybe(match call.status {
             // A method that the server does not have is anybody's invention.
-            Some("UNIMPLEMENTED") => Some("_OTHER"),
+            Some(grpc::UNIMPLEMENTED) => Some("_OTHER"),
             // Its name was said before tap came.
             _ => Some(method).filter(|method| !method.is_empty()),
         });
@@ -357,31 +358,6 @@ impl View {
 fn took(exchange: &Exchange) -> f64 {
     seconds(exchange.ended_ns.saturating_sub(exchange.began_ns))
 }
-
-/// gRPC's status codes, by number.
-const GRPC_CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
-/// Those that are the server's fault (conventions for gRPC).
-const SERVER_ERRORS: [&str; 6] =
-    ["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"];
 
 /// A status as text, without an allocation.
 #[derive(Default)]

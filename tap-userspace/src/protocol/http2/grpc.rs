@@ -45,30 +45,44 @@ fn speaks(headers: &Headers) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';', '-', ' ']))
 }
 
-/// A status code's name, as the conventions have it (`doc/statuscodes.md` of grpc/grpc); the number
-/// of one that is not known.
+/// The names of the status codes, by number (`doc/statuscodes.md` of grpc/grpc).
+const STATUS_NAMES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// The status of a method that the server does not have.
+pub const UNIMPLEMENTED: u32 = 12;
+
+/// The name of a status code that is known.
+pub fn known_status(status: u32) -> Option<&'static str> {
+    STATUS_NAMES.get(usize::try_from(status).ok()?).copied()
+}
+
+/// A status code's name, as the conventions have it; the number of one that is not known.
 pub fn status_name(status: u32) -> Cow<'static, str> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    let name = usize::try_from(status).ok().and_then(|status| NAMES.get(status));
-    name.map_or_else(|| Cow::Owned(status.to_string()), |name| Cow::Borrowed(*name))
+    known_status(status).map_or_else(|| Cow::Owned(status.to_string()), Cow::Borrowed)
+}
+
+/// Whether the conventions call the status an error of a server: `UNKNOWN`, `DEADLINE_EXCEEDED`,
+/// `UNIMPLEMENTED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`.
+pub const fn is_server_error(status: u32) -> bool {
+    matches!(status, 2 | 4 | UNIMPLEMENTED | 13 | 14 | 15)
 }
 
 /// Percent-encoding; what is none stays as it is.
