@@ -217,15 +217,18 @@ impl Disk {
         mount(&["-o", &format!("remount,{how}")], self.home.path())
     }
 
-    /// Fills it but for so many bytes.
+    /// Fills it but for so many bytes, which are free at every moment: a daemon may write to it.
     fn fill(&self, but: usize) -> Result<()> {
-        let all = vec![1; 64 << 20];
         let filler = self.home.path().join("filler");
-        // What fits is written.
-        drop(fs::write(&filler, all));
-        let len = fs::metadata(&filler)?.len();
-        fs::File::options().write(true).open(filler)?.set_len(len.saturating_sub(but as u64))?;
-        Ok(())
+        fs::write(&filler, "")?;
+        let df =
+            Command::new("df").args(["-B1", "--output=avail"]).arg(self.home.path()).output()?;
+        let free: usize = String::from_utf8(df.stdout)?
+            .split_whitespace()
+            .next_back()
+            .context("df printed nothing")?
+            .parse()?;
+        Ok(fs::write(filler, vec![1; free.saturating_sub(but)])?)
     }
 }
 
