@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 /// Connections of the throughput loads, and their time.
 const CONNECTIONS: &str = "64";
-const SECONDS: &str = "2";
+pub const SECONDS: usize = 2;
 
 /// Requests a second of the latency load, and how many.
 const RATE: u32 = 2000;
@@ -77,20 +77,28 @@ impl Nginx {
         [self.port, self.http2]
     }
 
+    /// Requests that it has answered, that for this number included.
+    pub fn requests(&self) -> Result<u64> {
+        let text = get(self.port, "/status")?;
+        let line = text.lines().skip_while(|line| !line.starts_with("server accepts")).nth(1);
+        let number = line.and_then(|line| line.split_whitespace().nth(2));
+        number.with_context(|| format!("nginx said: {text}"))?.parse().context(text.clone())
+    }
+
     /// Requests a second over connections that stay.
-    pub fn keep_alive(&self) -> Result<Throughput> {
-        self.wrk(&[])
+    pub fn keep_alive(&self, seconds: usize) -> Result<Throughput> {
+        self.wrk(seconds, &[])
     }
 
     /// Requests a second, a connection each.
     pub fn connections(&self) -> Result<Throughput> {
-        self.wrk(&["-H", "Connection: close"])
+        self.wrk(SECONDS, &["-H", "Connection: close"])
     }
 
-    fn wrk(&self, more: &[&str]) -> Result<Throughput> {
+    fn wrk(&self, seconds: usize, more: &[&str]) -> Result<Throughput> {
         let before = host_cpu()?;
         let output = Command::new("wrk")
-            .args(["-t", "1", "-c", CONNECTIONS, "-d", SECONDS])
+            .args(["-t", "1", "-c", CONNECTIONS, "-d", &format!("{seconds}s")])
             .args(more)
             .arg(format!("http://127.0.0.1:{}/", self.port))
             .output()

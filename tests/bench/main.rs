@@ -1,4 +1,4 @@
-//! What tap costs: `cargo xtask bench wire`, `idle`; and recordings of real programs for
+//! What tap costs: `cargo xtask bench wire`, `idle`, `transactions`; and recordings of real programs for
 //! `cargo xtask bench protocol` (`tap-userspace/examples/protocol.rs`). A report, not a test: each run with tap lies between
 //! two without, because machines change speed from minute to minute; the median pair is what
 //! counts. Load goes to a server of its own on loopback and is bounded in time.
@@ -7,6 +7,7 @@ mod load;
 mod programs;
 mod recordings;
 mod report;
+mod transactions;
 
 use std::{
     fs::File,
@@ -17,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::{
     load::{Nginx, Sample, Throughput},
@@ -28,16 +30,18 @@ const SETTLE: Duration = Duration::from_millis(1500);
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let what = arguments.next().context("say what to measure: wire, idle or recordings")?;
+    let what =
+        arguments.next().context("say what to measure: wire, idle, transactions or recordings")?;
     let number = |text: Option<String>, default: usize| {
         text.map_or(Ok(default), |text| text.parse().context("give a number"))
     };
     match what.as_str() {
         "wire" => wire(number(arguments.next(), 7)?),
         "idle" => idle(number(arguments.next(), 50_000)?),
+        "transactions" => transactions::run(number(arguments.next(), 10)?),
         "recordings" => recordings::make(&target()?.join("bench/recordings")),
         "hold" => load::hold(number(arguments.next(), 0)?, number(arguments.next(), 0)?),
-        other => bail!("`{other}` is nothing to measure: wire, idle or recordings"),
+        other => bail!("`{other}` is nothing to measure: wire, idle, transactions or recordings"),
     }
 }
 
@@ -74,7 +78,7 @@ struct Measured {
 
 impl Measured {
     fn take(nginx: &Nginx, tap: Option<&Tap>) -> Result<Self> {
-        let keep_alive = nginx.keep_alive()?;
+        let keep_alive = nginx.keep_alive(load::SECONDS)?;
         let before = tap.map(Tap::cpu_and_spans).transpose()?;
         let connections = nginx.connections()?;
         std::thread::sleep(SETTLE);
@@ -148,6 +152,17 @@ impl Tap {
         })
     }
 
+    /// Starts one with `config` that exports log records to `collector`.
+    pub fn log(collector: &Collector, config: &Path) -> Result<Self> {
+        Self::run("run", |command| {
+            command
+                .arg("--config")
+                .arg(config)
+                .env("OTEL_LOGS_EXPORTER", "otlp")
+                .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{}", collector.port));
+        })
+    }
+
     /// Starts one that records to `file` what there is with log records on.
     pub fn record(file: &Path) -> Result<Self> {
         Self::run("record", |command| {
@@ -213,6 +228,15 @@ impl Tap {
             sum += row.rsplit(' ').next().unwrap_or_default().parse::<f64>()?;
         }
         Ok(sum as u64)
+    }
+
+    /// Ends it, and gives its books.
+    pub fn accounting(self) -> Result<Value> {
+        self.stop()?;
+        let log = std::fs::read_to_string(target()?.join("bench-tap.log"))?;
+        let line = log.lines().rfind(|line| line.starts_with("{\"accounting\""));
+        let mut books: Value = serde_json::from_str(line.context("no accounting at the end")?)?;
+        Ok(books["accounting"].take())
     }
 
     /// Ends it.

@@ -32,7 +32,7 @@ fn measure_both(nginx: &Nginx, collector: &Collector) -> Result<Programs> {
         let empty = EmptyPackets::attach()?;
         let tap = Tap::start(collector)?;
         if load == "keep-alive" {
-            nginx.keep_alive()?;
+            nginx.keep_alive(crate::load::SECONDS)?;
         } else {
             nginx.connections()?;
         }

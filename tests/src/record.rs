@@ -168,3 +168,13 @@ pub fn operation(record: &Record) -> Option<&str> {
     let operation = record.0.get("db.operation.name")?.as_str()?;
     operation.trim_start_matches("BATCH ").split(' ').next()
 }
+
+/// `port Fetch ok` or `port Fetch 1`, of a broker's client.
+pub fn message(record: &Record) -> Option<String> {
+    let operation = record.0.get("messaging.operation.name")?.as_str()?;
+    let outcome = match record.str("error.type") {
+        "" => "ok",
+        error => error,
+    };
+    Some(format!("{} {operation} {outcome}", record.client()))
+}

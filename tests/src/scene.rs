@@ -163,8 +163,10 @@ impl Evidence {
                 found.with_context(|| format!("not replayed with its sizes: {whole}"))?,
             );
         }
+        // A connection older than the capture that was silent is not in it.
         let ours = |span: &&Arc<Span>| {
             span.str("connection.direction") == end
+                && !span.quality().contains(&"preexisting")
                 && self.ports.iter().any(|port| span.int("server.port") == i64::from(*port))
         };
         let live: Vec<_> = self.spans.iter().filter(ours).map(|it| whole(it, turns)).collect();
@@ -187,7 +189,8 @@ fn summary(records: &[Record], counts: &[(u16, usize)]) -> String {
 }
 
 /// A span with its events, but for what a capture does not know (process, socket, the kernel's
-/// estimate of the round trip), what is made anew, and clocks.
+/// estimate of the round trip, and what it counts as sent again on a busy machine though it never
+/// left), what is made anew, and clocks.
 fn whole(span: &Span, turns: Turns) -> String {
     let quality: Vec<_> = span.quality().into_iter().filter(|it| *it != "no_owner").collect();
     let kept = |key: &str| {
@@ -197,6 +200,7 @@ fn whole(span: &Span, turns: Turns) -> String {
             "connection.quality",
             "duration_from_open_ns",
             "tap.tcp.rtt_us",
+            "tap.tcp.retransmits",
         ];
         let received = turns == Turns::Sent && key == "tap.bytes.received";
         !key.starts_with("process.") && !own.contains(&key) && !received

@@ -29,6 +29,12 @@ pub enum What {
         #[arg(long, default_value_t = 50_000)]
         pairs: u32,
     },
+    /// Whether each HTTP transaction is told or accounted for at full rate, by nginx's own count.
+    Transactions {
+        /// How long.
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+    },
     /// What a span costs on its way out, against the Rust SDK's own processor and exporter.
     Export {
         /// How many pairs.
@@ -57,6 +63,7 @@ pub fn run(workspace: &Workspace, what: &What) -> Result<()> {
     match what {
         What::Wire { pairs } => live(workspace, &["wire", &pairs.to_string()]),
         What::Idle { pairs } => live(workspace, &["idle", &pairs.to_string()]),
+        What::Transactions { seconds } => live(workspace, &["transactions", &seconds.to_string()]),
         What::Export { pairs } => {
             setup::run(workspace, Scope::Build)?;
             example(workspace, &["export", &pairs.to_string()])

@@ -6,7 +6,8 @@
 //! - Produce with `acks=0` has no response and ends with its request.
 //! - Fetch from version 13 and Produce from version 13 on name topics by an id, which is not told.
 //! - Errors are looked for in the first bytes of a response: all partitions of a small Produce
-//!   response, and of a Fetch response the request's own error and the first partition's.
+//!   response, of a Fetch response the request's own error and the first partition's, and of others
+//!   the error of the whole request, where they begin with one (ApiVersions, JoinGroup, …).
 #![forbid(unsafe_code)]
 
 mod body;

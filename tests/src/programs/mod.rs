@@ -4,6 +4,7 @@
 pub mod apache;
 pub mod curl;
 pub mod haproxy;
+pub mod kafka;
 pub mod mariadb;
 pub mod nginx;
 pub mod postgres;

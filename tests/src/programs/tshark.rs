@@ -167,6 +167,34 @@ impl Tshark<'_> {
         Ok(told)
     }
 
+    /// Kafka, as [`crate::record::message`] has it. A response belongs to the request with its
+    /// correlation id; of several errors in it the first counts.
+    pub fn kafka(&self) -> Result<Vec<String>> {
+        let fields = ["kafka.api_key", "kafka.correlation_id", "kafka.error"];
+        let mut asked: Vec<(u16, String, String)> = Vec::new();
+        let mut ends: BTreeMap<(u16, String), String> = BTreeMap::new();
+        for packet in self.packets("kafka", "kafka", &fields)? {
+            let [keys, ids, errors] = [0, 1, 2].map(|at| values(&packet.fields[at]));
+            if packet.from_client {
+                let requests = keys.iter().zip(&ids);
+                asked.extend(
+                    requests.map(|(key, id)| {
+                        (packet.client, api_name(key).to_owned(), (*id).to_owned())
+                    }),
+                );
+                continue;
+            }
+            let error = errors.into_iter().find(|error| *error != "0").unwrap_or("ok");
+            anyhow::ensure!(error == "ok" || ids.len() == 1, "whose error is {error}?");
+            ends.extend(ids.iter().map(|id| ((packet.client, (*id).to_owned()), error.to_owned())));
+        }
+        let told = asked.into_iter().map(|(client, name, id)| {
+            let end = ends.get(&(client, id)).map_or("no_response", String::as_str);
+            format!("{client} {name} {end}")
+        });
+        Ok(told.collect())
+    }
+
     /// PostgreSQL, as [`crate::record::query`] has it.
     pub fn postgres(&self) -> Result<Vec<String>> {
         let fields = ["pgsql.type", "pgsql.query", "pgsql.code"];
@@ -279,5 +307,26 @@ fn frames(value: &Value, tell: &mut impl FnMut(u64, &str, &str)) {
             }
         }
         _ => {}
+    }
+}
+
+/// Names of Kafka's API keys (the protocol's documentation), as far as clients in the tests use
+/// them.
+fn api_name(key: &str) -> &str {
+    match key {
+        "0" => "Produce",
+        "1" => "Fetch",
+        "2" => "ListOffsets",
+        "3" => "Metadata",
+        "8" => "OffsetCommit",
+        "9" => "OffsetFetch",
+        "10" => "FindCoordinator",
+        "11" => "JoinGroup",
+        "12" => "Heartbeat",
+        "13" => "LeaveGroup",
+        "14" => "SyncGroup",
+        "18" => "ApiVersions",
+        "22" => "InitProducerId",
+        other => other,
     }
 }

@@ -168,19 +168,48 @@ fn topics(fields: &mut Fields<'_>, version: i16, request: &mut Request) -> Optio
     Some(())
 }
 
+/// APIs whose responses begin with the error of the whole request: key, version from which the
+/// header has tagged fields, version from which the time of throttling stands before the error, and
+/// the first version that is made otherwise.
+#[rustfmt::skip]
+const LEADING: &[(i16, i16, i16, i16)] = &[
+    (10, 3, 1, 4), // FindCoordinator; from 4 on one error for each key
+    (11, 6, 2, i16::MAX), // JoinGroup
+    (12, 4, 1, i16::MAX), // Heartbeat
+    (13, 4, 1, i16::MAX), // LeaveGroup
+    (14, 4, 1, i16::MAX), // SyncGroup
+    (16, 3, 1, i16::MAX), // ListGroups
+    (17, i16::MAX, i16::MAX, i16::MAX), // SaslHandshake
+    (18, i16::MAX, i16::MAX, i16::MAX), // ApiVersions: its header never has tagged fields
+    (22, 2, 0, i16::MAX), // InitProducerId
+    (25, 3, 0, i16::MAX), // AddOffsetsToTxn
+    (26, 3, 0, i16::MAX), // EndTxn
+    (36, 2, i16::MAX, i16::MAX), // SaslAuthenticate
+];
+
 /// The first error in a response, its length included, as far as it is kept.
 pub fn error(api: i16, version: i16, head: &[u8]) -> Option<i16> {
-    let flexible = match api {
-        PRODUCE => version >= 9,
-        FETCH => version >= 12,
-        _ => return None,
+    let bytes = head.get(8..)?;
+    let error = match api {
+        PRODUCE => {
+            let mut fields = Fields { bytes, flexible: version >= 9 };
+            fields.tags()?;
+            produced(&mut fields, version)
+        }
+        FETCH => {
+            let mut fields = Fields { bytes, flexible: version >= 12 };
+            fields.tags()?;
+            fetched(&mut fields, version)
+        }
+        _ => {
+            let (_, flexible, throttled, end) = LEADING.iter().find(|row| row.0 == api)?;
+            let mut fields = Fields { bytes, flexible: version >= *flexible };
+            fields.tags()?;
+            fields.skip(if version >= *throttled { 4 } else { 0 })?;
+            if version < *end { fields.i16() } else { None }
+        }
     };
-    let mut fields = Fields { bytes: head.get(8..)?, flexible };
-    fields.tags()?;
-    match api {
-        PRODUCE => produced(&mut fields, version),
-        _ => fetched(&mut fields, version),
-    }
+    error.filter(|error| *error != 0)
 }
 
 fn produced(fields: &mut Fields<'_>, version: i16) -> Option<i16> {

@@ -1,10 +1,10 @@
-//! Redis, PostgreSQL and MariaDB with their own clients.
+//! Redis, PostgreSQL, MariaDB and Kafka with their own clients.
 
 use std::collections::BTreeMap;
 
 use tests::{
-    programs::{mariadb::MariaDb, postgres::Postgres, redis::Redis, tshark::Tshark},
-    record::{Record, operation, query},
+    programs::{kafka::Kafka, mariadb::MariaDb, postgres::Postgres, redis::Redis, tshark::Tshark},
+    record::{Record, message, operation, query},
     scene::{Order, Scene, Turns},
     stage::apart,
 };
@@ -168,6 +168,41 @@ fn mariadb_statements_are_what_it_logged() {
         evidence.assert_agrees("the clients", port, error, Order::Time, &codes);
         let tshark = Tshark { file: &evidence.capture, port };
         evidence.assert_agrees("tshark", port, query, Order::Connection, &tshark.mysql()?);
+        evidence.assert_replayed("egress", Turns::Each, &[])
+    });
+}
+
+/// [`message`] without its outcome, of which the broker logs nothing.
+fn request(record: &Record) -> Option<String> {
+    Some(message(record)?.rsplit_once(' ')?.0.to_owned())
+}
+
+#[test]
+fn kafka_requests_are_what_the_broker_logged() {
+    apart(|| {
+        let kafka = Kafka::start()?;
+        let port = kafka.port;
+        let scene = Scene::start(&[port])?;
+        kafka.client(&["-P", "-t", "orders"], "secret one\nsecret two\nsecret three\n")?;
+        kafka.client(&["-P", "-t", "orders", "-K:"], "key:secret four\n")?;
+        let idempotent = ["-P", "-t", "packed", "-z", "gzip", "-X", "enable.idempotence=true"];
+        kafka.client(&idempotent, "packed\n")?;
+        kafka.client(&["-L", "-t", "new"], "")?;
+        let from_start = ["-C", "-t", "orders", "-o", "beginning", "-c", "4"];
+        let consumed = kafka.client(&from_start, "")?;
+        assert_eq!(consumed.lines().filter(|line| line.starts_with("secret")).count(), 4);
+        // An offset that is not there is the broker's error.
+        let far = ["-C", "-t", "orders", "-p", "0", "-o", "9999", "-e", "-X"];
+        kafka.client(&[&far[..], &["auto.offset.reset=error"]].concat(), "")?;
+        let group = ["-X", "auto.offset.reset=earliest", "-c", "4", "-G", "readers", "orders"];
+        kafka.client(&group, "")?;
+        let logged = kafka.logged("LeaveGroup", 1)?;
+        let evidence = scene.finish(&[(port, logged.len())])?;
+        evidence.assert_agrees("the broker", port, request, Order::Connection, &logged);
+        let errors = evidence.told("ingress", port, message);
+        assert!(errors.iter().any(|it| it.ends_with(" Fetch 1")), "{errors:#?}");
+        let tshark = Tshark { file: &evidence.capture, port };
+        evidence.assert_agrees("tshark", port, message, Order::Connection, &tshark.kafka()?);
         evidence.assert_replayed("egress", Turns::Each, &[])
     });
 }
