@@ -54,6 +54,7 @@ impl Nginx {
              client_body_temp_path {folder}/a; proxy_temp_path {folder}/b;\n\
              fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;\n\
              server {{ listen 127.0.0.1:{port} backlog=4096; listen 127.0.0.1:{http2} http2;\n\
+             location = /status {{ stub_status; }}\n\
              location / {{ return 200 'hello\\n'; }} }} }}\n"
         );
         let path = home.path().join("nginx.conf");
