@@ -49,7 +49,7 @@ pub fn encode(transaction: &Transaction, terms: &Terms, out: &mut Vec<u8>) {
         state: caller.state.as_deref(),
         flags: caller.flags,
     });
-    span::encode_end(link.as_ref(), &terms.limits, error_type(transaction).is_some(), out);
+    span::encode_end(link.as_ref(), &terms.limits, log::error_type(transaction).is_some(), out);
     message.close(out);
 }
 
@@ -80,7 +80,7 @@ pub fn of_span(transaction: &Transaction, terms: &Terms, sink: &mut impl Sink) {
     {
         sink.text(&key::URL_FULL, &terms.redaction.url(&url));
     }
-    log::of_exchange(transaction, terms, error_type(transaction).as_deref(), sink);
+    log::of_exchange(transaction, terms, log::error_type(transaction).as_deref(), sink);
 }
 
 /// The span's name: few different ones, as the conventions ask, and nothing of a URL.
@@ -125,23 +125,6 @@ fn of_query(transaction: &Transaction, query: &Query) -> Cow<'static, str> {
         "" => Cow::Owned(target.into_owned()),
         operation => Cow::Owned(format!("{operation} {target}")),
     }
-}
-
-/// `error.type` as this end sees it: a request that was refused is the client's failure alone.
-fn error_type(transaction: &Transaction) -> Option<Cow<'_, str>> {
-    let client = is_client(transaction);
-    let failed = log::error_type(&transaction.exchange);
-    if failed.is_some() {
-        return failed;
-    }
-    let exchange::Message::Http(http) = &transaction.exchange.message else { return None };
-    if let Some(status) = grpc::grpc(http).and_then(|call| call.status)
-        && (if client { status != 0 } else { grpc::is_server_error(status) })
-    {
-        return Some(grpc::status_name(status));
-    }
-    let refused = http.status.filter(|status| client && *status >= 400);
-    refused.map(|status| Cow::Owned(status.to_string()))
 }
 
 /// `url.full`; none where the target is no path (`*`, a tunnel).

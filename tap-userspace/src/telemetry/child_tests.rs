@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use opentelemetry_proto::tonic::{
     common::v1::any_value::Value,
+    logs::v1::ScopeLogs,
     trace::v1::{ScopeSpans, Span, span::SpanKind, status::StatusCode},
 };
 use prost::Message as _;
@@ -207,6 +208,14 @@ fn names_and_errors_are_the_conventions() {
             let status = span.status.as_ref().map(|status| status.code);
             assert_eq!(status, error.map(|_| StatusCode::Error as i32), "{message:?}");
             assert!(!format!("{span:?}").contains("secret"), "{span:?}");
+            // Its log record says the same.
+            let mut out = Vec::new();
+            log::encode(&transaction, &Terms::default(), 0, &mut out);
+            let record = ScopeLogs::decode(&out[..]).unwrap().log_records.remove(0);
+            let same = record.attributes.iter().find(|it| it.key == "error.type");
+            let said = span.attributes.iter().find(|it| it.key == "error.type");
+            assert_eq!(same.map(|it| &it.value), said.map(|it| &it.value), "{message:?}");
+            assert_eq!(record.severity_text == "ERROR", error.is_some(), "{message:?}");
         }
     }
 }

@@ -82,7 +82,7 @@ impl<'a> Common<'a> {
 /// Encodes one record as the field `log_records` of `ScopeLogs`.
 pub fn encode(transaction: &Transaction, terms: &Terms, observed_ns: u64, out: &mut Vec<u8>) {
     let common = Common::of(transaction, terms);
-    let failed = error_type(&transaction.exchange).is_some();
+    let failed = error_type(transaction).is_some();
     let (severity, severity_text) = SEVERITIES[usize::from(failed)];
     let record = Message::open(out, 2, 2);
     protobuf::fixed64(out, 1, transaction.exchange.ended_ns);
@@ -103,14 +103,23 @@ pub fn encode(transaction: &Transaction, terms: &Terms, observed_ns: u64, out: &
     record.close(out);
 }
 
-/// `error.type` of an exchange that failed: by the server's fault, or for want of an answer.
-pub(super) fn error_type(exchange: &Exchange) -> Option<Cow<'_, str>> {
-    match &exchange.message {
-        exchange::Message::Http(http) => match (http.error, http.status) {
-            (Some(error), _) if error.is_failure() => Some(Cow::Borrowed(trouble(error))),
-            (_, Some(status @ 500..)) => Some(Cow::Owned(status.to_string())),
-            _ => None,
-        },
+/// `error.type` of an exchange that failed, as this end sees it: a request that was refused is the
+/// client's failure alone (conventions for HTTP and gRPC spans, "Status").
+pub(super) fn error_type(transaction: &Transaction) -> Option<Cow<'_, str>> {
+    let client = transaction.about.role == Role::Client;
+    match &transaction.exchange.message {
+        exchange::Message::Http(http) => {
+            if let Some(error) = http.error.filter(|error| error.is_failure()) {
+                return Some(Cow::Borrowed(trouble(error)));
+            }
+            let least = if client { 400 } else { 500 };
+            if let Some(status) = http.status.filter(|status| *status >= least) {
+                return Some(Cow::Owned(status.to_string()));
+            }
+            let status = grpc::grpc(http)?.status?;
+            let failed = if client { status != 0 } else { grpc::is_server_error(status) };
+            failed.then(|| grpc::status_name(status))
+        }
         exchange::Message::Query(query) => {
             let trouble = query.trouble.filter(|error| error.is_failure()).map(trouble);
             query.error.as_deref().or(trouble).map(Cow::Borrowed)
@@ -128,7 +137,7 @@ fn all(transaction: &Transaction, terms: &Terms, common: &Common<'_>, sink: &mut
     sink.text(&key::CONNECTION_ID, id(&common.id));
     sink.text(&key::EVENT_TYPE, EVENT_TYPE);
     sink.map(&key::EVENT, |map| of_event(transaction, common, map));
-    let error = error_type(&transaction.exchange);
+    let error = error_type(transaction);
     told(transaction, terms, common, error.as_deref(), sink);
 }
 
