@@ -64,7 +64,7 @@ fn transaction(n: usize, series: usize) -> Transaction {
     let began_ns = 1_000_000_000;
     let exchange =
         Exchange { began_ns, ended_ns: began_ns + took, bytes: [0; 2], message, gap: false };
-    Transaction { about: Arc::new(about), number: 0, exchange }
+    Transaction { about: Arc::new(about), number: 0, exchange, object: None }
 }
 
 fn measure(name: &str, mut record: impl FnMut(&[Transaction])) {

@@ -5,6 +5,7 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     fs,
+    sync::Arc,
 };
 
 use tap_common::record::{
@@ -16,7 +17,7 @@ use tap_userspace::{
         identity::Identities,
         table::{Settings, Table},
     },
-    protocol::conversation::MEMORY_MAX,
+    protocol::{content::Collect, conversation::MEMORY_MAX},
     source::decode::Record,
 };
 
@@ -75,13 +76,14 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(port: u16) -> Self {
+    fn new(port: u16, collect: Option<Arc<Collect>>) -> Self {
         let settings = Settings {
             capacity: 16,
             max_age_ns: u64::MAX,
             event_limit: 128,
             parse: true,
             statements: true,
+            collect,
             self_tgid: 0,
         };
         let table = Table::new(settings, Identities::new(&Config::default().trace, false));
@@ -463,18 +465,61 @@ const OTHERS: &[Case] = &[
     }),
 ];
 
+/// Contents, which are kept where objects are made of them.
+const CONTENTS: &[Case] = &[
+    ("a content without end", 80, |stage| {
+        stage.client(b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n");
+        stage.client(&vec![b'a'; ENDLESS]);
+    }),
+    ("chunks without end", 80, |stage| {
+        stage.client(b"GET / HTTP/1.1\r\n\r\n");
+        stage.server(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        stage.server(&b"1\r\na\r\n".repeat(ENDLESS / 6));
+    }),
+    ("contents without an answer", 80, |stage| {
+        let head = b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n";
+        let request = [&head[..], &[b'a'; 100_000]].concat();
+        (0..200).for_each(|_| stage.client(&request));
+    }),
+    ("contents of nobody", LOST, |stage| {
+        let head = b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n";
+        let request = [&head[..], &[b'a'; 100_000]].concat();
+        for _ in 0..200 {
+            stage.client(&request);
+            stage.server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+        }
+    }),
+    ("contents of many streams", 80, |stage| {
+        http2(stage);
+        for stream in 0..2000 {
+            stage.client(&frame(1, 4, 2 * stream + 1, &GET));
+            stage.client(&frame(0, 0, 2 * stream + 1, &[b'a'; 16_000]));
+        }
+    }),
+];
+
 #[test]
 fn what_a_connection_holds_is_bounded_whatever_it_says() {
-    let bound = MEMORY_MAX as isize + ENTRY;
-    for (name, port, act) in [HTTP, HTTP2, OTHERS].into_iter().flatten() {
-        let mut stage = Stage::new(*port);
-        act(&mut stage);
-        stage.close(*port);
-        let Stage { held, peak, told, .. } = stage;
-        println!("{name:<40} {held:>9} held {peak:>9} at a moment {told:>7} exchanges");
-        assert!(held <= bound, "{name}: {held} bytes held");
-        assert!(peak <= bound + MOMENT, "{name}: {peak} bytes at a moment");
+    for contents in [false, true] {
+        for case in [HTTP, HTTP2, OTHERS, CONTENTS].into_iter().flatten() {
+            bounded(case, contents.then(|| Arc::new(Collect::new(256 << 10, 64 << 20))));
+        }
     }
+}
+
+/// One of them, with contents of messages kept or not.
+fn bounded((name, port, act): &Case, collect: Option<Arc<Collect>>) {
+    let contents = collect.as_ref().map_or(0, |collect| collect.connection);
+    let bound = (MEMORY_MAX + contents) as isize + ENTRY;
+    let mut stage = Stage::new(*port, collect.clone());
+    act(&mut stage);
+    stage.close(*port);
+    let Stage { held, peak, told, .. } = stage;
+    drop(stage.table);
+    println!("{name:<40} {held:>9} held {peak:>9} at a moment {told:>7} exchanges");
+    assert!(held <= bound, "{name}: {held} bytes held");
+    assert!(peak <= bound + MOMENT, "{name}: {peak} bytes at a moment");
+    assert_eq!(collect.map_or(0, |collect| collect.held()), 0, "{name}: nobody gave it back");
 }
 
 /// The measure itself: what is not bounded is seen.

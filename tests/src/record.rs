@@ -23,6 +23,11 @@ impl Record {
         self.0.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// An attribute of whatever type.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
+    }
+
     /// A number.
     pub fn number(&self, key: &str) -> Option<u64> {
         self.0.get(key)?.as_u64()

@@ -13,7 +13,9 @@ use crate::{
     config::{
         environment::{Environment, Exporter, Signal},
         file::Config,
+        http_capture::HttpCapture,
     },
+    export::object,
     probe::{
         cgroup, kernel_btf,
         load::{self, Use},
@@ -41,13 +43,15 @@ pub fn check(global: &Global) -> Result<(), Failure> {
         Ok(_) => report.good("configuration", "valid"),
         Err(error) => report.bad("configuration", &error.to_string()),
     }
-    programs(&mut report, &config.unwrap_or_default());
+    let config = config.unwrap_or_default();
+    programs(&mut report, &config);
     if neighbours::another_tap() {
         report.note("other tap", "one runs on this host; a second gives every span twice");
     } else {
         report.good("other tap", "none");
     }
     environment(&mut report);
+    store(&mut report, &config.http_capture);
     report.end()
 }
 
@@ -160,6 +164,26 @@ fn endpoints(report: &mut Report, environment: &Environment) {
                 ),
             ),
         }
+    }
+}
+
+/// Whether the object store takes an object.
+fn store(report: &mut Report, capture: &HttpCapture) {
+    const WHAT: &str = "object store";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return report.bad(WHAT, &error.to_string()),
+    };
+    match runtime.block_on(object::probe(capture)) {
+        Some(Ok(text)) if capture.is_on() => report.good(WHAT, &text),
+        Some(Ok(text)) => {
+            let text =
+                format!("{text}; nothing is stored, as http_capture has no level above none");
+            report.note(WHAT, &text);
+        }
+        Some(Err(text)) => report.bad(WHAT, &text),
+        None => {}
     }
 }
 

@@ -69,11 +69,12 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
         .enable_all()
         .build()
         .map_err(Failure::runtime)?;
-    let exporters = run::exporters(&config, &environment, &runtime, true)?;
-    let (sink, transactions) = (exporters.sink(), exporters.transactions());
     let metered = traffic::Terms::new(&environment, false);
-    let traffic = Traffic::start(&metered, &exporters.registry());
     let settings = run::settings(&config, &environment, &metered);
+    let collect = settings.collect.clone();
+    let exporters = run::exporters(&config, &environment, &runtime, true, collect)?;
+    let (sink, transactions) = (exporters.sink(), exporters.transactions());
+    let traffic = Traffic::start(&metered, &exporters.registry());
     let settings = Settings { self_tgid: what.self_tgid(), ..settings };
     let table = Table::new(settings, Identities::new(&config.trace, false));
     let mut replay = Replay { retold: Retold::new(table), pace: Pace::new(arguments.speed) };

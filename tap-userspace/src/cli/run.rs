@@ -30,6 +30,7 @@ use crate::{
     },
     pipeline::{self, Parts, TraceError},
     probe::{cgroup, load, neighbours, plan::Need, privileges, support, sys},
+    protocol::content::Collect,
     source::file::Writer,
     telemetry::{log, resource::Resource},
 };
@@ -85,7 +86,8 @@ pub fn run(
         .unwrap_or_else(|error| tracing::warn!(%error, "tap keeps rights that it does not need."));
     let runtime = runtime()?;
     let board = Board::default();
-    let exporters = exporters(&config, &environment, &runtime, record.is_none())?;
+    let collect = settings.collect.clone();
+    let exporters = exporters(&config, &environment, &runtime, record.is_none(), collect)?;
     let _ = go.send(()); // if it is gone, `join` says why
     let probes = match loader.join() {
         Ok(Ok(loaded)) => loaded.map_err(Failure::host)?,
@@ -169,6 +171,7 @@ pub(super) fn exporters(
     environment: &Environment,
     runtime: &Runtime,
     console: bool,
+    collect: Option<Arc<Collect>>,
 ) -> Result<Exporters, Failure> {
     let resource = Resource::detect(environment);
     let terms = log::Terms {
@@ -180,12 +183,16 @@ pub(super) fn exporters(
     // A queue on disk that outgrows a limit on files is an error of a write, not the end.
     sys::ignore_file_size_signal();
     let handle = runtime.handle();
-    Exporters::start(environment, &config.exporters, resource, handle, console, &terms).map_err(
-        |error| match error {
-            export::Error::Queue(error) => Failure::runtime(error),
-            error => Failure::usage(error),
-        },
-    )
+    let failure = |error| match error {
+        export::Error::Queue(error) => Failure::runtime(error),
+        error => Failure::usage(error),
+    };
+    Exporters::start(environment, &config.exporters, resource, handle, console, &terms)
+        .and_then(|exporters| {
+            let redaction = terms.redaction.clone();
+            exporters.capture(&config.http_capture, collect, environment, redaction, handle)
+        })
+        .map_err(failure)
 }
 
 fn create(path: &Path, self_tgid: u32) -> Result<Writer, Failure> {
@@ -207,13 +214,15 @@ pub(super) fn settings(
     // With no variable set connections are printed, and so are the exchanges within.
     let traces = !environment.exporters(Signal::Traces).is_empty() || !environment.is_set();
     let spans = traces && (config.http.spans || config.db.spans);
-    let wanted = logs || spans || metered.exchanges;
+    let objects = config.http_capture.is_on();
+    let wanted = logs || spans || objects || metered.exchanges;
     table::Settings {
         capacity: config.connection.table_size,
         max_age_ns: config.connection.max_age.as_nanos() as u64,
         event_limit: environment.limits().events as usize,
         parse: config.capture.payload.http != HttpPayload::Off && wanted,
         statements: config.capture.payload.db == DbPayload::Statement,
+        collect: export::object::collect(&config.http_capture),
         self_tgid: own_pid(config),
     }
 }

@@ -15,7 +15,7 @@ use tap_common::{
     settings::{Admission, Prefix, RULE_EXCLUDE, RULE_INCLUDE, Settings},
 };
 
-use super::exporters::Exporters;
+use super::{exporters::Exporters, http_capture::HttpCapture};
 use crate::probe::load::Wanted;
 
 /// Where the file is looked for if none is named.
@@ -39,6 +39,8 @@ pub struct Config {
     pub http: Exchanges,
     /// Exchanges of databases and brokers.
     pub db: Exchanges,
+    /// Objects of HTTP transactions in an object store.
+    pub http_capture: HttpCapture,
 }
 
 /// Blocks `http` and `db`.
@@ -509,7 +511,7 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.checked_mul(*factor)
 }
 
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let Scalar(text) = Scalar::deserialize(from)?;
     let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
     match with_unit(&text, &units) {

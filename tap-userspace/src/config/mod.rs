@@ -3,3 +3,4 @@
 pub mod environment;
 pub mod exporters;
 pub mod file;
+pub mod http_capture;

@@ -23,6 +23,7 @@ use crate::{
     enrich::process::Process,
     protocol::{
         Protocol,
+        content::Collect,
         conversation::{Captured, Conversation, Interest},
     },
 };
@@ -105,6 +106,8 @@ pub struct Terms<'a> {
     pub parse: bool,
     /// Whether their statements are.
     pub statements: bool,
+    /// How contents of HTTP messages are kept.
+    pub collect: &'a Option<Arc<Collect>>,
 }
 
 impl Entry {
@@ -191,7 +194,7 @@ impl Entry {
         let conversation = self.conversation.get_or_insert_with(|| {
             let ports = [tuple.local_port, tuple.remote_port];
             let new = Conversation::new(ports, joined, terms.parse);
-            Box::new(new.with_statements(terms.statements))
+            Box::new(new.with_statements(terms.statements).with_content(terms.collect.clone()))
         });
         conversation.take(&Captured {
             direction: direction.index(),

@@ -14,6 +14,7 @@ use crate::{
     config::file::Config,
     enrich::process::Process,
     pipeline,
+    protocol::content::Collect,
     source::{
         decode::{Record, bytes_of, decode},
         file::Frame,
@@ -71,6 +72,7 @@ pub fn fuzz_retold(bytes: &[u8]) {
         event_limit: 16,
         parse: !bytes.len().is_multiple_of(4),
         statements: bytes.len() & 2 != 0,
+        collect: (bytes.len() & 8 != 0).then(|| Arc::new(Collect::new(64, 1 << 20))),
         self_tgid: 7,
     };
     let table = Table::new(settings, Identities::new(&Config::default().trace, false));

@@ -26,7 +26,10 @@ use super::{
 };
 use crate::{
     enrich::{names::Names, process::Process},
-    protocol::conversation::{DNS_PORT, DnsMessage, Interest},
+    protocol::{
+        content::Collect,
+        conversation::{DNS_PORT, DnsMessage, Interest},
+    },
     source::decode::Record,
 };
 
@@ -51,6 +54,8 @@ pub struct Settings {
     pub parse: bool,
     /// Whether exchanges of databases tell their statements.
     pub statements: bool,
+    /// How contents of HTTP messages are kept, if they are.
+    pub collect: Option<Arc<Collect>>,
     /// The process whose connections are not traced: tap itself. 0 for none.
     pub self_tgid: u32,
 }
@@ -506,7 +511,8 @@ fn terms<'a>(
     listeners: &'a HashSet<(IpAddr, u16)>,
 ) -> Terms<'a> {
     let Settings { event_limit, parse, statements, .. } = *settings;
-    Terms { event_limit, identities, listeners, parse, statements }
+    let collect = &settings.collect;
+    Terms { event_limit, identities, listeners, parse, statements, collect }
 }
 
 impl Terms<'_> {

@@ -35,6 +35,7 @@ impl Bench {
             event_limit: 128,
             parse: false,
             statements: false,
+            collect: None,
             self_tgid: 77,
         })
     }
@@ -256,6 +257,7 @@ fn the_event_limit_keeps_the_close() {
         event_limit: 4,
         parse: false,
         statements: false,
+        collect: None,
         self_tgid: 0,
     })
     .table;
@@ -373,6 +375,7 @@ fn reading() -> Bench {
         event_limit: 128,
         parse: true,
         statements: false,
+        collect: None,
         self_tgid: 77,
     };
     let mut bench = Bench::with(settings);

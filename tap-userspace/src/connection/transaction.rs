@@ -26,6 +26,15 @@ pub struct About {
     pub process: Option<Arc<Process>>,
 }
 
+/// An object of an exchange in an object store, as its log record names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// SHA-256 of its bytes, in hex.
+    pub digest: String,
+    /// Where it is, by the configuration's template.
+    pub url: String,
+}
+
 /// One exchange.
 #[derive(Clone, Debug)]
 pub struct Transaction {
@@ -35,4 +44,6 @@ pub struct Transaction {
     pub number: u32,
     /// What was said; times are Unix nanoseconds.
     pub exchange: Exchange,
+    /// Where more of it is kept, if it is.
+    pub object: Option<Arc<Object>>,
 }

@@ -11,6 +11,7 @@ mod grpc;
 mod http;
 pub mod items;
 pub mod line;
+pub mod object;
 pub mod otlp;
 pub mod queue;
 pub mod retry;
@@ -32,6 +33,7 @@ use self::{
     delivery::Delivery,
     disk::DiskQueue,
     items::Items,
+    object::Objects,
     queue::{Queue, Queued},
     spans::{Exchanges, SpanOf, Spans},
 };
@@ -39,9 +41,11 @@ use crate::{
     config::{
         environment::{Environment, Exporter, Signal},
         exporters,
+        http_capture::HttpCapture,
     },
     connection::{model::Connection, transaction::Transaction},
-    policy::sample::Sampler,
+    policy::{redact::Redaction, sample::Sampler},
+    protocol::content::Collect,
     telemetry::{
         log,
         meter::{self, Meter},
@@ -59,6 +63,9 @@ pub enum Error {
     /// The queue on disk.
     #[error(transparent)]
     Queue(#[from] disk::OpenError),
+    /// Objects of transactions.
+    #[error(transparent)]
+    Objects(#[from] object::Error),
     /// The thread that prints.
     #[error("there is no thread to print connections with: {0}; raise the limit on threads")]
     Thread(std::io::Error),
@@ -192,6 +199,7 @@ pub struct Exporters {
     logs: Ways<Logs>,
     /// Exchanges that have spans, by scope.
     children: [bool; log::SCOPES.len()],
+    objects: Option<Objects>,
     meter: Option<Meter>,
     counters: ItemCounters,
 }
@@ -226,7 +234,24 @@ impl Exporters {
         let logs = Ways::start(&mut with, Signal::Logs, "logs", lines(Signal::Logs), encoder)?;
         let mut counters = with.counters;
         let meter = meter::start(environment, &resource, &mut counters, handle)?;
-        Ok(Self { spans, logs, children: terms.spans, meter, counters })
+        Ok(Self { spans, logs, children: terms.spans, objects: None, meter, counters })
+    }
+
+    /// Makes objects of HTTP transactions too, if `config` asks for it. To be called before
+    /// [`Self::transactions`]. `collect`: how their bodies are collected, if they are.
+    pub fn capture(
+        mut self,
+        config: &HttpCapture,
+        collect: Option<Arc<Collect>>,
+        environment: &Environment,
+        redaction: Redaction,
+        handle: &Handle,
+    ) -> Result<Self, Error> {
+        let out = self.transactions();
+        let with =
+            object::Start { config, collect, redaction, sampler: environment.sampler(), out };
+        self.objects = Objects::start(with, &mut self.counters, handle)?;
+        Ok(self)
     }
 
     /// Takes finished connections; never blocks, and counts what there is no room for.
@@ -242,7 +267,8 @@ impl Exporters {
     /// The way in for exchanges.
     pub fn transactions(&self) -> Exchanges {
         let (logs, spans) = (self.logs.sink.clone(), self.spans.sink.clone());
-        Exchanges { logs, spans, wanted: self.children }
+        let objects = self.objects.as_ref().map(Objects::intake);
+        Exchanges { logs, spans, wanted: self.children, objects }
     }
 
     /// What became of every item.
@@ -258,8 +284,18 @@ impl Exporters {
     /// Sends and prints what is queued, until `deadline`; what remains is dropped and counted. The
     /// counts at the end, as the accounting line has them.
     pub async fn shutdown(self, deadline: Instant) -> Value {
-        let Self { spans, logs, children: _, meter, counters } = self;
-        tokio::join!(spans.shutdown(deadline), logs.shutdown(deadline));
+        let Self { spans, logs, children: _, objects, meter, counters } = self;
+        // First, as what it has goes to the others.
+        let uploads = match objects {
+            Some(objects) => Some(objects.close(deadline).await),
+            None => None,
+        };
+        let uploads = async {
+            if let Some(uploads) = uploads {
+                uploads.shutdown(deadline).await;
+            }
+        };
+        tokio::join!(spans.shutdown(deadline), logs.shutdown(deadline), uploads);
         // Last, so that it tells how the others ended.
         if let Some(meter) = meter {
             meter.shutdown(deadline).await;

@@ -4,7 +4,7 @@
 use super::{
     Sink,
     console::{Form, Printed},
-    line, otlp,
+    line, object, otlp,
     queue::Queued,
     table,
 };
@@ -83,11 +83,14 @@ pub struct Exchanges {
     pub(super) spans: Sink<SpanOf>,
     /// By scope.
     pub(super) wanted: [bool; log::SCOPES.len()],
+    /// Makes objects of them first.
+    pub(super) objects: Option<object::Intake>,
 }
 
 impl Exchanges {
     /// Takes exchanges; never blocks, and counts what there is no room for.
     pub fn offer(&self, batch: Vec<Transaction>) {
+        let Some(batch) = self.objects(batch, false) else { return };
         let (spans, logs) = self.part(batch);
         self.spans.offer(spans);
         self.logs.offer(logs);
@@ -95,9 +98,18 @@ impl Exchanges {
 
     /// Takes exchanges and waits for room: for a source that can wait, a recording.
     pub fn offer_waiting(&self, batch: Vec<Transaction>) {
+        let Some(batch) = self.objects(batch, true) else { return };
         let (spans, logs) = self.part(batch);
         self.spans.offer_waiting(spans);
         self.logs.offer_waiting(logs);
+    }
+
+    /// What does not come back from where objects are made.
+    fn objects(&self, batch: Vec<Transaction>, wait: bool) -> Option<Vec<Transaction>> {
+        match &self.objects {
+            Some(objects) => objects.offer(batch, wait),
+            None => Some(batch),
+        }
     }
 
     /// What goes to the spans, and what to the log records.

@@ -1,4 +1,5 @@
-//! Which finished connections are kept.
+//! Which finished connections are kept, and what of exchanges may leave.
 
+pub mod condition;
 pub mod redact;
 pub mod sample;

@@ -7,6 +7,8 @@
 //! value is looked through too. What stands in a JSON text inside a value is not understood.
 #![forbid(unsafe_code)]
 
+pub mod body;
+
 use std::{borrow::Cow, ops::Range};
 
 use hashbrown::HashSet;

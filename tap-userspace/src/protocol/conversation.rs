@@ -9,6 +9,8 @@
 
 mod talk;
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 use tap_common::record::{RECEIVE, TRANSMIT};
 
@@ -16,6 +18,7 @@ pub use self::talk::is_read;
 use self::talk::{Stage, TRIES, Talk};
 use super::{
     Protocol,
+    content::Collect,
     exchange::{Exchange, Piece},
     stream::Stream,
     tls::{ClientHello, Handshake, ServerHello},
@@ -138,6 +141,7 @@ impl Conversation {
             stage: Stage::LOOKING,
             parse,
             statements: false,
+            collect: None,
             ports,
             client: None,
             version: None,
@@ -158,6 +162,13 @@ impl Conversation {
     #[must_use]
     pub const fn with_statements(mut self, statements: bool) -> Self {
         self.talk.statements = statements;
+        self
+    }
+
+    /// Contents of HTTP messages are kept as `collect` says, if at all.
+    #[must_use]
+    pub fn with_content(mut self, collect: Option<Arc<Collect>>) -> Self {
+        self.talk.collect = collect;
         self
     }
 
@@ -213,8 +224,10 @@ impl Conversation {
             return;
         }
         let Talk { ports, tries, parse, statements, .. } = self.talk;
+        let collect = self.talk.collect.take();
         let kept = std::mem::take(&mut self.kept);
-        *self = Self::new(ports, tries > 0, parse).with_statements(statements);
+        *self =
+            Self::new(ports, tries > 0, parse).with_statements(statements).with_content(collect);
         for Kept { direction, offset, bytes, at_ns } in kept {
             let good =
                 if direction == RECEIVE { position.saturating_sub(offset) } else { u64::MAX };

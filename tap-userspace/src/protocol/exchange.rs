@@ -4,7 +4,9 @@
 //! keeps what it needs of them within a bound of its own, and never panics, whatever comes.
 #![forbid(unsafe_code)]
 
-use std::fmt;
+use std::{fmt, sync::Arc};
+
+use super::content::Content;
 
 /// The end of a connection that speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,6 +139,7 @@ impl Exchange {
                     + http.request.memory()
                     + http.response.memory()
                     + http.trailers.memory()
+                    + http.content_memory()
             }
             Message::WebSocket(_) => 0,
             Message::Query(query) => {
@@ -187,11 +190,25 @@ pub struct Http {
     pub trailers: Headers,
     /// Payload bytes of request and response (after chunking and framing is taken off).
     pub body: [u64; 2],
+    /// The first of them, where they are kept. Shared once it is told.
+    pub content: Option<Arc<Content>>,
     /// Why the transaction is not whole, if it is not.
     pub error: Option<Trouble>,
 }
 
 impl Http {
+    /// Keeps payload bytes of `side`, which are not counted in [`Self::body`] yet; nothing where
+    /// they are not wanted. Tells by how many bytes what is held has grown.
+    pub fn keep(&mut self, side: Side, bytes: &[u8], room: usize) -> usize {
+        let content = self.content.as_mut().and_then(Arc::get_mut);
+        content.map_or(0, |content| content.append(side, self.body[side as usize], bytes, room))
+    }
+
+    /// Heap bytes of what is kept of the contents.
+    pub fn content_memory(&self) -> usize {
+        self.content.as_ref().map_or(0, |content| content.memory())
+    }
+
     /// The host that the request names, without a port and an IPv6 address's brackets.
     pub fn host(&self) -> Option<&str> {
         let authority = self.authority.as_deref()?;

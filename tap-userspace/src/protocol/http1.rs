@@ -26,10 +26,13 @@ mod head;
 mod server;
 mod transaction;
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use self::{half::Half, head::Framing, transaction::Transaction};
-use super::exchange::{Exchange, Outcome, Parser, Piece, Side, Trouble};
+use super::{
+    content::{Collect, Content},
+    exchange::{Exchange, Outcome, Parser, Piece, Side, Trouble},
+};
 
 /// Most requests that wait for their responses. Browsers do not pipeline; load generators send 16
 /// to 64 at once.
@@ -37,7 +40,8 @@ pub const OUTSTANDING_MAX: usize = 256;
 /// Most bytes that requests which wait may hold together, the newest not counted.
 const HELD_MAX: usize = 256 << 10;
 /// Most bytes that a parser holds: what waits, two heads that are not whole (their buffers may have
-/// doubled), the newest request and its response at their largest.
+/// doubled), the newest request and its response at their largest. Contents come on top
+/// ([`Collect::connection`]).
 pub const MEMORY_MAX: usize = 1 << 20;
 
 /// The parser of one connection.
@@ -57,6 +61,10 @@ pub struct Http1 {
     unsure: bool,
     /// Requests told before their response for lack of room, since that was asked last.
     crowded: u64,
+    /// Contents are kept so.
+    collect: Option<Arc<Collect>>,
+    /// Heap bytes of the contents of those that wait and of the orphan.
+    contents: usize,
 }
 
 /// What the server is answering.
@@ -113,6 +121,7 @@ impl Parser for Http1 {
             + self.held
             + first
             + orphan
+            + self.contents
     }
 
     fn crowded_out(&mut self) -> u64 {
@@ -132,6 +141,37 @@ impl Http1 {
             answering: Answering::Nothing,
             unsure: false,
             crowded: 0,
+            collect: None,
+            contents: 0,
+        }
+    }
+
+    /// Contents are kept as `collect` says, if at all.
+    #[must_use]
+    pub fn with_content(mut self, collect: Option<Arc<Collect>>) -> Self {
+        if collect.is_some() {
+            self.client.want_payload();
+            self.server.want_payload();
+        }
+        self.collect = collect;
+        self
+    }
+
+    /// Keeps payload of the request or response that `side` is in the middle of. (A step's payload
+    /// is kept before it is counted.)
+    fn keep(&mut self, side: Side, rest: &[u8], wire: u64, payload: u64) {
+        let Some(collect) = &self.collect else { return };
+        let room = collect.connection.saturating_sub(self.contents);
+        let half = if side == Side::Client { &mut self.client } else { &mut self.server };
+        let bytes = half.payload(rest, wire, payload);
+        let current = match (side, self.answering) {
+            (Side::Client, _) => self.waiting.back_mut(),
+            (Side::Server, Answering::Nothing) => None,
+            (Side::Server, Answering::First) => self.waiting.front_mut(),
+            (Side::Server, Answering::Orphan) => self.orphan.as_deref_mut(),
+        };
+        if let Some(current) = current {
+            self.contents += current.http.keep(side, &bytes, room);
         }
     }
 
@@ -154,6 +194,7 @@ impl Http1 {
         {
             self.adopt(&mut transaction, *orphan);
         }
+        transaction.http.content = transaction.http.content.or_else(|| content(&self.collect));
         transaction.doubt = self.unsure;
         transaction.cost = transaction.request_memory();
         self.held = self.held.saturating_add(transaction.cost);
@@ -186,6 +227,7 @@ impl Http1 {
     fn remove(&mut self, at: usize) -> Option<Transaction> {
         let removed = self.waiting.remove(at)?;
         self.held = self.held.saturating_sub(removed.cost);
+        self.contents = self.contents.saturating_sub(removed.http.content_memory());
         Some(removed)
     }
 
@@ -234,7 +276,11 @@ impl Http1 {
             }
         }
         self.answering = Answering::Orphan;
-        self.orphan.insert(Box::new(Transaction::new(Box::default(), began_ns)))
+        let mut orphan = Box::new(Transaction::new(Box::default(), began_ns));
+        orphan.http.content = content(&self.collect);
+        let before = self.orphan.as_ref().map_or(0, |before| before.http.content_memory());
+        self.contents = self.contents.saturating_sub(before);
+        self.orphan.insert(orphan)
     }
 
     /// The response is over.
@@ -269,9 +315,14 @@ impl Http1 {
             }
             out.push(waiting.exchange());
         }
-        self.held = 0;
+        (self.held, self.contents) = (0, 0);
         self.orphan = None;
     }
+}
+
+/// A place for what is kept of contents.
+fn content(collect: &Option<Arc<Collect>>) -> Option<Arc<Content>> {
+    collect.as_ref().map(|collect| Arc::new(Content::new(collect.clone())))
 }
 
 /// What became of a request whose response was lost with others.
@@ -283,7 +334,8 @@ fn tell_unanswered(mut transaction: Transaction, out: &mut Vec<Exchange>) {
 /// For the fuzzer: any bytes, cut by themselves into pieces of both sides.
 #[doc(hidden)]
 pub fn fuzz_http1(bytes: &[u8]) {
-    let mut parser = Http1::new();
+    let collect = Arc::new(Collect::new(64, 1 << 10));
+    let mut parser = Http1::new().with_content(Some(collect.clone()));
     let mut out = Vec::new();
     let mut rest = bytes;
     let mut at_ns = 0;
@@ -301,10 +353,11 @@ pub fn fuzz_http1(bytes: &[u8]) {
             assert!(matches!(piece, Piece::Bytes(bytes) if rest <= bytes.len()));
         }
         assert!(parser.memory() <= MEMORY_MAX, "{} bytes held", parser.memory());
+        assert!(parser.contents <= collect.connection && collect.held() <= collect.all);
         rest = behind;
     }
     parser.finish(at_ns, &mut out);
-    assert!(parser.memory() <= MEMORY_MAX);
+    assert!(parser.memory() <= MEMORY_MAX && parser.contents == 0);
     assert!(out.iter().all(|exchange| exchange.began_ns <= exchange.ended_ns));
     let told = out.len();
     parser.finish(at_ns, &mut out);

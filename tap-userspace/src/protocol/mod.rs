@@ -1,5 +1,6 @@
 //! Heads of a connection's directions → what they speak.
 
+pub mod content;
 pub mod conversation;
 #[cfg(test)]
 mod cuts;

@@ -34,7 +34,7 @@ fn transaction(role: Role, message: Message) -> Transaction {
     };
     let exchange =
         Exchange { began_ns: 1_000, ended_ns: 5_000, bytes: [80, 90], message, gap: false };
-    Transaction { about: Arc::new(about), number: 4, exchange }
+    Transaction { about: Arc::new(about), number: 4, exchange, object: None }
 }
 
 fn headers(fields: &[(&str, &str)]) -> Headers {

@@ -105,7 +105,7 @@ pub fn encode(transaction: &Transaction, terms: &Terms, observed_ns: u64, out: &
 
 /// `error.type` of an exchange that failed, as this end sees it: a request that was refused is the
 /// client's failure alone (conventions for HTTP and gRPC spans, "Status").
-pub(super) fn error_type(transaction: &Transaction) -> Option<Cow<'_, str>> {
+pub(crate) fn error_type(transaction: &Transaction) -> Option<Cow<'_, str>> {
     let client = transaction.about.role == Role::Client;
     match &transaction.exchange.message {
         exchange::Message::Http(http) => {
@@ -194,7 +194,7 @@ fn of_quality(exchange: &Exchange, sink: &mut impl Sink) {
 fn of_event(transaction: &Transaction, common: &Common<'_>, sink: &mut impl Sink) {
     let exchange = &transaction.exchange;
     sink.text(&key::SUMMARY_CONNECTION_ID, id(&common.id));
-    sink.text(&key::SUMMARY_REQUEST_ID, &request_id(transaction, common));
+    sink.text(&key::SUMMARY_REQUEST_ID, &request_id(transaction));
     match &exchange.message {
         exchange::Message::Http(http) => {
             sink.text(&key::SUMMARY_REQUEST_METHOD, &http.method);
@@ -227,10 +227,15 @@ fn of_event(transaction: &Transaction, common: &Common<'_>, sink: &mut impl Sink
     if let Some(process) = &transaction.about.process {
         sink.text(&key::PROCESS_EXE, &process.executable);
     }
+    if let Some(object) = &transaction.object {
+        sink.text(&key::OBJECT_TYPE, "http_transaction");
+        sink.text(&key::OBJECT_DIGEST, &object.digest);
+        sink.text(&key::OBJECT_URL, &object.url);
+    }
 }
 
 /// Bytes of the exchange that this host sent (0) or received (1).
-fn ours(transaction: &Transaction, which: usize) -> i64 {
+pub(crate) fn ours(transaction: &Transaction, which: usize) -> i64 {
     let client = transaction.about.role == Role::Client;
     let index = if client { which } else { 1 - which };
     transaction.exchange.bytes[index].cast_signed()
@@ -445,20 +450,21 @@ pub const fn trouble(trouble: Trouble) -> &'static str {
 }
 
 /// `summary.request_id`: the program's own, else one of tap's.
-fn request_id<'a>(transaction: &'a Transaction, common: &Common<'_>) -> Cow<'a, str> {
+pub(crate) fn request_id(transaction: &Transaction) -> Cow<'_, str> {
     if let exchange::Message::Http(http) = &transaction.exchange.message
         && let Some(id) = http.request.get("x-request-id")
     {
         return Cow::Borrowed(id);
     }
-    Cow::Owned(format!("{}-{}", id(&common.id), transaction.number))
+    let about = &transaction.about;
+    Cow::Owned(format!("{}-{}", id(&about.id.encode()), transaction.number))
 }
 
-pub(super) fn scheme(http: &Http) -> &str {
+pub(crate) fn scheme(http: &Http) -> &str {
     http.scheme.as_deref().unwrap_or("http")
 }
 
-fn protocol(exchange: &Exchange) -> Cow<'static, str> {
+pub(crate) fn protocol(exchange: &Exchange) -> Cow<'static, str> {
     match &exchange.message {
         exchange::Message::Http(http) => match http.version {
             "1.1" => Cow::Borrowed("HTTP/1.1"),
@@ -470,18 +476,18 @@ fn protocol(exchange: &Exchange) -> Cow<'static, str> {
     }
 }
 
-pub(super) const fn direction(role: Role) -> &'static str {
+pub(crate) const fn direction(role: Role) -> &'static str {
     match role {
         Role::Client => "egress",
         Role::Server => "ingress",
     }
 }
 
-fn milliseconds(exchange: &Exchange) -> f64 {
+pub(crate) fn milliseconds(exchange: &Exchange) -> f64 {
     exchange.ended_ns.saturating_sub(exchange.began_ns) as f64 / 1e6
 }
 
 /// Text that is ASCII by construction.
-pub(super) fn id(bytes: &[u8]) -> &str {
+pub(crate) fn id(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }

@@ -132,6 +132,9 @@ keys! {
     SUMMARY_BYTES_SENT "summary.bytes_sent" Int
     SUMMARY_BYTES_RECEIVED "summary.bytes_received" Int
     PROCESS_EXE "process.exe" Text
+    OBJECT_TYPE "type" Text
+    OBJECT_DIGEST "digest" Text
+    OBJECT_URL "url" Text
     HTTP_REQUEST_METHOD "http.request.method" Text
     HTTP_REQUEST_METHOD_ORIGINAL "http.request.method_original" Text
     HTTP_RESPONSE_STATUS_CODE "http.response.status_code" Int

@@ -10,6 +10,7 @@ mod lifecycle;
 mod metrics;
 mod names;
 mod neighbours;
+mod objects;
 mod older;
 mod overload;
 mod privileges;

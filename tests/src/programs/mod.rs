@@ -6,6 +6,7 @@ pub mod curl;
 pub mod haproxy;
 pub mod kafka;
 pub mod mariadb;
+pub mod moto;
 pub mod nginx;
 pub mod postgres;
 pub mod redis;

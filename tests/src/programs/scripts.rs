@@ -65,6 +65,19 @@ pub fn node_http() -> Result<Server> {
     Server::start(node(include_str!("http_log.js"))?)
 }
 
+/// A server in Python that sends back what it is sent, and in other forms what the path asks for;
+/// it logs what it read and wrote.
+pub fn echo_server() -> Result<Server> {
+    Server::start(python(include_str!("http_echo.py"))?)
+}
+
+/// A server on `port` that answers everything with `status`, and logs each request's method.
+pub fn refusing_server(port: u16, status: u16) -> Result<Server> {
+    let mut python = python(include_str!("http_refuse.py"))?;
+    python.arg(port.to_string()).arg(status.to_string());
+    Server::start(python)
+}
+
 /// Python's own file server (`python3 -m http.server`) of the folder `root`.
 #[derive(Debug)]
 pub struct PythonFiles(Server);

@@ -9,6 +9,7 @@ mod candidates;
 mod linker;
 mod machine;
 mod packages;
+mod python;
 mod record;
 mod toolchain;
 
@@ -24,6 +25,9 @@ pub use toolchain::Toolchain;
 pub fn run(workspace: &Workspace, scope: Scope) -> Result<Toolchain> {
     step(format_args!("setup: {}", machine::describe()));
     apt::ensure(&packages::needed(workspace, scope)?)?;
+    if scope == Scope::Test {
+        python::ensure(workspace)?;
+    }
     step(
         "setup: nothing to mount: the kernel programs are attached by links and raw tracepoints, \
          which need neither tracefs nor bpffs",

@@ -119,6 +119,7 @@ const SIGNS: &[(&str, Sign)] = &[
     ("postgresql", Program("pg_ctlcluster")),
     ("python3-grpcio", File("/usr/lib/python3/dist-packages/grpc/__init__.py")),
     ("python3-websockets", File("/usr/lib/python3/dist-packages/websockets/__init__.py")),
+    ("python3-venv", File("/usr/share/doc/python3-venv")),
     ("util-linux", Program("setpriv")),
 ];
 

@@ -70,7 +70,12 @@ impl Entry {
             }
             out.exchanges.fields_dropped += exchange.fields_dropped();
             let about = self.about(terms);
-            out.transactions.push(Transaction { about, number: self.transactions, exchange });
+            out.transactions.push(Transaction {
+                about,
+                number: self.transactions,
+                exchange,
+                object: None,
+            });
             self.transactions += 1;
         }
     }

@@ -32,7 +32,7 @@ fn about(role: Role) -> Arc<About> {
 fn exchange(role: Role, message: Message) -> Transaction {
     let exchange =
         Exchange { began_ns: SECOND, ended_ns: 3 * SECOND, bytes: [0; 2], message, gap: false };
-    Transaction { about: about(role), number: 0, exchange }
+    Transaction { about: about(role), number: 0, exchange, object: None }
 }
 
 fn http(method: &str, status: Option<u16>, error: Option<Trouble>) -> Http {

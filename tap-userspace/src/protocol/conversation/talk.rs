@@ -1,6 +1,8 @@
 //! What is spoken at the moment, and who reads it: ordered pieces in, what was found and exchanges
 //! out.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 use tap_common::record::{RECEIVE, TRANSMIT};
 
@@ -8,6 +10,7 @@ use super::{DNS_MIN, DNS_PORT, DnsMessage, Found, Interest, KEPT, What};
 use crate::enrich::dns::DnsTcp;
 use crate::protocol::{
     Protocol,
+    content::Collect,
     detect::{self, Detected, Detection},
     exchange::{Exchange, Next, Outcome, Parser, Piece, Side},
     http1::Http1,
@@ -31,6 +34,8 @@ pub(super) struct Talk {
     pub(super) parse: bool,
     /// Their statements too.
     pub(super) statements: bool,
+    /// Contents of HTTP messages are kept so.
+    pub(super) collect: Option<Arc<Collect>>,
     /// The ports of this host and of the peer.
     pub(super) ports: [u16; 2],
     /// The direction in which the client speaks, once it is known.
@@ -146,7 +151,10 @@ impl Talk {
             }
             Next::Http2(request) => {
                 self.find(Protocol::Http2, at_ns);
-                self.parse(Box::new(Http2::upgraded(*request)), Interest::Everything);
+                self.parse(
+                    Box::new(Http2::upgraded(*request).with_content(self.collect.clone())),
+                    Interest::Everything,
+                );
             }
         }
     }
@@ -270,8 +278,10 @@ impl Talk {
             Some(upgrade) if !(self.parse && is_read(detected.protocol)) => {
                 Stage::Parsing(Box::new(StartTls::new(upgrade)), Interest::Turns)
             }
-            _ if self.parse || tunnel => parser_of(detected.protocol, joined, self.statements)
-                .map_or(Stage::Over, |(parser, interest)| Stage::Parsing(parser, interest)),
+            _ if self.parse || tunnel => {
+                parser_of(detected.protocol, joined, self.statements, &self.collect)
+                    .map_or(Stage::Over, |(parser, interest)| Stage::Parsing(parser, interest))
+            }
             _ => Stage::Over,
         };
     }
@@ -309,11 +319,16 @@ fn parser_of(
     protocol: Protocol,
     joined: bool,
     statements: bool,
+    collect: &Option<Arc<Collect>>,
 ) -> Option<(Box<dyn Parser>, Interest)> {
     Some(match protocol {
-        Protocol::Http1 => (Box::new(Http1::new()), Interest::Turns),
-        Protocol::Http2 if joined => (Box::new(Http2::joined()), Interest::Everything),
-        Protocol::Http2 => (Box::new(Http2::new()), Interest::Everything),
+        Protocol::Http1 => (Box::new(Http1::new().with_content(collect.clone())), Interest::Turns),
+        Protocol::Http2 if joined => {
+            (Box::new(Http2::joined().with_content(collect.clone())), Interest::Everything)
+        }
+        Protocol::Http2 => {
+            (Box::new(Http2::new().with_content(collect.clone())), Interest::Everything)
+        }
         Protocol::Redis => (Box::new(Redis::new().with_text(statements)), Interest::Turns),
         Protocol::Postgresql => {
             (Box::new(Postgres::new().with_text(statements)), Interest::Everything)

@@ -1,5 +1,6 @@
 //! `Transfer-Encoding: chunked` (RFC 9112 §7.1). In: bytes cut anywhere. Out: how many of them were
-//! payload, where the body ends, and the trailer section. The payload is counted, never kept.
+//! payload, where the body ends, and the trailer section. The payload is counted,
+//! and given to whoever asks for it.
 #![forbid(unsafe_code)]
 
 /// Most bytes of a trailer section: gRPC-Web and `Server-Timing` need a few hundred; a head's own
@@ -57,6 +58,11 @@ impl Decoder {
 
     /// Takes in the next bytes.
     pub fn take(&mut self, bytes: &[u8]) -> Progress {
+        self.take_with(bytes, |_| {})
+    }
+
+    /// The same; `keep` is given the payload.
+    pub fn take_with(&mut self, bytes: &[u8], mut keep: impl FnMut(&[u8])) -> Progress {
         let mut rest = bytes;
         let mut payload = 0;
         let mut stand = Stand::More;
@@ -86,6 +92,7 @@ impl Decoder {
                 State::Data(size) => {
                     let here = usize::try_from(size).unwrap_or(usize::MAX).min(rest.len());
                     payload += here as u64;
+                    keep(rest.get(..here).unwrap_or_default());
                     rest = rest.get(here..).unwrap_or_default();
                     self.data(size, here as u64);
                 }

@@ -15,11 +15,13 @@ impl Http1 {
         self.client.piece();
         let mut rest = bytes;
         while !rest.is_empty() {
+            let before = rest;
             match self.client.step(&mut rest, at_ns) {
                 Step::Part => {}
                 Step::Head(head) => self.request(&head, at_ns, out),
                 Step::BrokenHead(head) => self.broken_request(&head, at_ns, out),
                 Step::Body { wire, payload, stand } => {
+                    self.keep(Side::Client, before, wire, payload);
                     if let Some(last) = self.waiting.back_mut() {
                         last.said(wire, payload, at_ns);
                         if stand == Stand::Broken {

@@ -34,6 +34,8 @@ pub struct Half {
     lost: bool,
     /// Another protocol may follow the message, so that what follows must be plausible first.
     wary: bool,
+    /// Where the payload of the chunks of one step goes, if it is wanted.
+    chunks: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -118,7 +120,24 @@ impl Half {
             blank: 0,
             lost: false,
             wary: false,
+            chunks: None,
         }
+    }
+
+    /// The payload of bodies is wanted ([`Self::payload`]).
+    pub fn want_payload(&mut self) {
+        self.chunks = Some(Vec::new());
+    }
+
+    /// The payload of a step's `wire` bytes, which began `rest`, where it is wanted.
+    pub fn payload<'a>(&mut self, rest: &'a [u8], wire: u64, payload: u64) -> Cow<'a, [u8]> {
+        let Some(chunks) = &mut self.chunks else { return Cow::Borrowed(&[]) };
+        let chunks = std::mem::take(chunks);
+        if wire == payload {
+            let len = usize::try_from(wire).unwrap_or(usize::MAX).min(rest.len());
+            return Cow::Borrowed(rest.get(..len).unwrap_or_default());
+        }
+        Cow::Owned(chunks)
     }
 
     /// A new piece begins.
@@ -145,7 +164,12 @@ impl Half {
                 self.passed(here as u64, here as u64, stand)
             }
             State::Chunked(decoder) => {
-                let progress = decoder.take(rest);
+                let progress = match &mut self.chunks {
+                    None => decoder.take(rest),
+                    Some(chunks) => {
+                        decoder.take_with(rest, |payload| chunks.extend_from_slice(payload))
+                    }
+                };
                 *rest = rest.get(progress.wire..).unwrap_or_default();
                 self.passed(progress.wire as u64, progress.payload, progress.stand)
             }

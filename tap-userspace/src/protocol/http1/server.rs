@@ -14,6 +14,7 @@ impl Http1 {
         self.server.piece();
         let mut rest = bytes;
         while !rest.is_empty() {
+            let before = rest;
             match self.server.step(&mut rest, at_ns) {
                 Step::Part => {}
                 Step::Head(head) => {
@@ -23,6 +24,7 @@ impl Http1 {
                 }
                 Step::BrokenHead(head) => self.broken_response(&head, at_ns, out),
                 Step::Body { wire, payload, stand } => {
+                    self.keep(Side::Server, before, wire, payload);
                     if let Some(current) = self.current() {
                         current.answer(wire, payload, at_ns);
                         match &stand {

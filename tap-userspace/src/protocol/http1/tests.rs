@@ -6,6 +6,7 @@ use crate::protocol::{
     noise::Noise,
 };
 
+mod contents;
 mod conversations;
 mod fixtures;
 

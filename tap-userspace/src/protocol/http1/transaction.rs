@@ -97,6 +97,8 @@ impl Transaction {
         }
         self.http.response = orphan.http.response;
         self.http.trailers = orphan.http.trailers;
+        // Its request has not begun to be sent, as far as it was seen.
+        self.http.content = orphan.http.content;
     }
 
     /// As it is told.

@@ -3,8 +3,9 @@
 //! the connection is over.
 //!
 //! A stream goes on until its end, an extended CONNECT (RFC 8441) as well: it is one long exchange,
-//! with `:protocol` among its request's fields. Pushed responses are not told. Payload is counted
-//! and not kept; only header blocks and settings are gathered where they come in parts.
+//! with `:protocol` among its request's fields. Pushed responses are not told. Payload is counted,
+//! and its first bytes are kept where they are wanted; header blocks and settings are gathered where
+//! they come in parts.
 //!
 //! After a gap that swallowed frame headers, the direction is looked for again at the beginning of
 //! each piece, because programs write and read whole frames or headers of frames at a time. What
@@ -21,15 +22,19 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::exchange::{Exchange, Message, Outcome, Parser, Piece, Side, Trouble};
+use super::{
+    content::{Collect, Content},
+    exchange::{Exchange, Message, Outcome, Parser, Piece, Side, Trouble},
+};
 use frame::{Fault, Head, Payload};
 use half::{Block, Half, State};
 use stream::{List, Quality, Stream};
 
 /// Heap bytes that a parser holds at most: open streams, and for each direction a dynamic table
-/// (113 KiB with its index), a frame and a header block. Typical is a few KiB.
+/// (113 KiB with its index), a frame and a header block. Typical is a few KiB. Contents come on top
+/// ([`Collect::connection`]).
 pub const MEMORY_MAX: usize = 1 << 20;
 /// Bytes of open streams, some 500 of ordinary size, above the 100 to 250 that servers allow at a
 /// time. When there are more, the oldest are told as far as they are known.
@@ -56,6 +61,10 @@ pub struct Http2 {
     /// Bytes of fields that the piece at hand may still yield.
     budget: usize,
     lost: bool,
+    /// Contents are kept so.
+    collect: Option<Arc<Collect>>,
+    /// Heap bytes of the contents of open streams.
+    contents: usize,
 }
 
 impl Default for Http2 {
@@ -75,7 +84,22 @@ impl Http2 {
             evicted: 0,
             budget: 0,
             lost: false,
+            collect: None,
+            contents: 0,
         }
+    }
+
+    /// Contents are kept as `collect` says, if at all.
+    #[must_use]
+    pub fn with_content(mut self, collect: Option<Arc<Collect>>) -> Self {
+        self.collect = collect;
+        if let Some(collect) = &self.collect {
+            // After an upgrade there is a stream already.
+            for stream in self.streams.values_mut() {
+                stream.set_content(Arc::new(Content::new(collect.clone())));
+            }
+        }
+        self
     }
 
     /// After an upgrade from HTTP/1.1 (RFC 7540 §3.2): the response to `request` comes on stream 1,
@@ -291,6 +315,10 @@ impl Http2 {
 
     fn open(&mut self, id: u32, mut stream: Stream, out: &mut Vec<Exchange>) {
         self.streams_bytes += stream.count();
+        if let Some(collect) = &self.collect {
+            stream.set_content(Arc::new(Content::new(collect.clone())));
+        }
+        self.contents += stream.content_memory();
         self.streams.insert(id, stream);
         self.evict(out);
     }
@@ -317,6 +345,7 @@ impl Http2 {
     fn close(&mut self, id: u32, trouble: Option<Trouble>, out: &mut Vec<Exchange>) {
         if let Some(stream) = self.streams.remove(&id) {
             self.streams_bytes = self.streams_bytes.saturating_sub(stream.memory());
+            self.contents = self.contents.saturating_sub(stream.content_memory());
             out.push(stream.exchange(trouble));
         }
     }
@@ -325,6 +354,7 @@ impl Http2 {
     fn close_all(&mut self, over: impl Fn(&Stream) -> bool, out: &mut Vec<Exchange>) {
         for (_, stream) in self.streams.extract_if(.., |_, stream| over(stream)) {
             self.streams_bytes = self.streams_bytes.saturating_sub(stream.memory());
+            self.contents = self.contents.saturating_sub(stream.content_memory());
             let left = stream.left();
             out.push(stream.exchange(left));
         }
@@ -377,7 +407,7 @@ impl Parser for Http2 {
     }
 
     fn memory(&self) -> usize {
-        self.streams_bytes + self.halves.iter().map(Half::memory).sum::<usize>()
+        self.streams_bytes + self.contents + self.halves.iter().map(Half::memory).sum::<usize>()
     }
 
     fn crowded_out(&mut self) -> u64 {
@@ -434,6 +464,8 @@ pub fn fuzz_http2(bytes: &[u8]) {
             })
         }
     };
+    let collect = Arc::new(Collect::new(64, 1 << 10));
+    parser = parser.with_content(Some(collect.clone()));
     let mut out = vec![];
     let mut at_ns = 0;
     while let Some((control, after)) = rest.split_first() {
@@ -451,7 +483,7 @@ pub fn fuzz_http2(bytes: &[u8]) {
             _ => after,
         };
         let outcome = parser.take(side, piece, at_ns, &mut out);
-        assert!(parser.memory() <= MEMORY_MAX);
+        assert!(parser.memory() <= MEMORY_MAX && parser.contents <= collect.connection);
         out.clear();
         if matches!(outcome, Outcome::Lost) {
             assert!(parser.streams.is_empty());
@@ -459,5 +491,5 @@ pub fn fuzz_http2(bytes: &[u8]) {
         }
     }
     parser.finish(at_ns, &mut out);
-    assert!(parser.streams.is_empty() && parser.streams_bytes == 0);
+    assert!(parser.streams.is_empty() && parser.streams_bytes == 0 && parser.contents == 0);
 }

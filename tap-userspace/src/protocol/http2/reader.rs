@@ -154,7 +154,7 @@ impl Http2 {
                     }
                     let now = missing.min(u64::from(data.left)) as u32;
                     missing -= u64::from(now);
-                    self.pass(side, data, now, at_ns, out);
+                    self.pass(side, data, now, &[], at_ns, out);
                 }
                 State::Skip(left) => {
                     let now = left.min(missing);
@@ -217,7 +217,7 @@ impl Http2 {
             let padding = if head.padded() { None } else { Some(0) };
             let data = Data { head, left: head.length, padding };
             if head.length == 0 {
-                self.pass(side, data, 0, at_ns, out);
+                self.pass(side, data, 0, &[], at_ns, out);
             } else {
                 self.half(side).state = State::Data(data);
             }
@@ -255,16 +255,30 @@ impl Http2 {
             }
         }
         let now = rest.len().min(data.left as usize);
-        self.pass(side, data, now as u32, at_ns, out);
-        Ok(rest.get(now..).unwrap_or_default())
+        let (bytes, rest) = rest.split_at(now);
+        self.pass(side, data, now as u32, bytes, at_ns, out);
+        Ok(rest)
     }
 
-    /// So many bytes of a DATA frame went by.
-    fn pass(&mut self, side: Side, mut data: Data, now: u32, at_ns: u64, out: &mut Vec<Exchange>) {
+    /// So many bytes of a DATA frame went by; `bytes`: these, where they were seen.
+    fn pass(
+        &mut self,
+        side: Side,
+        mut data: Data,
+        now: u32,
+        bytes: &[u8],
+        at_ns: u64,
+        out: &mut Vec<Exchange>,
+    ) {
         let body = data.left.saturating_sub(data.padding.unwrap_or(0)).min(now);
         data.left = data.left.saturating_sub(now);
         if let Some(stream) = self.streams.get_mut(&data.head.stream) {
             stream.wire(side, u64::from(now), at_ns);
+            if let Some(collect) = &self.collect {
+                let room = collect.connection.saturating_sub(self.contents);
+                let payload = bytes.get(..body as usize).unwrap_or_default();
+                self.contents += stream.keep(side, payload, room);
+            }
             stream.body(side, u64::from(body));
         }
         if data.left > 0 {

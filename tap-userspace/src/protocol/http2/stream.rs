@@ -2,7 +2,12 @@
 //! exchange.
 #![forbid(unsafe_code)]
 
-use crate::protocol::exchange::{Exchange, Headers, Http, Message, Side, Trouble};
+use std::sync::Arc;
+
+use crate::protocol::{
+    content::Content,
+    exchange::{Exchange, Headers, Http, Message, Side, Trouble},
+};
 
 /// Most bytes kept of a pseudo-header's value; a longer one is cut. Servers take 8 KiB at most by
 /// their defaults.
@@ -169,6 +174,21 @@ impl Stream {
         let sum = &mut self.bytes[side as usize];
         *sum = sum.saturating_add(bytes);
         self.seen(side, at_ns);
+    }
+
+    /// A place for what is kept of contents.
+    pub fn set_content(&mut self, content: Arc<Content>) {
+        self.http.content.get_or_insert(content);
+    }
+
+    /// Keeps payload that is not counted yet; tells by how much what is held has grown.
+    pub fn keep(&mut self, side: Side, bytes: &[u8], room: usize) -> usize {
+        self.http.keep(side, bytes, room)
+    }
+
+    /// Heap bytes of contents.
+    pub fn content_memory(&self) -> usize {
+        self.http.content_memory()
     }
 
     /// So many of them were payload.

@@ -1,6 +1,7 @@
 //! Cases of frames, each whole and cut anywhere. Missing bytes are in `gaps`, real programs in
 //! `real`, hostile ones in `hostile`.
 
+mod contents;
 mod gaps;
 mod hostile;
 mod real;

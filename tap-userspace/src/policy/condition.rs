@@ -1,0 +1,359 @@
+//! Conditions in CEL (the Common Expression Language). Comes in: an expression's source once, and
+//! for each exchange its [`Variables`]. Goes out: whether it holds.
+//!
+//! An expression is read when the configuration is: its syntax, and whether it names a variable that
+//! there is. What it costs is bounded: the source's length and depth, and no loop (`exists`, `all`,
+//! `map`, `filter`) within another, as the lists that they walk are the peer's. Regular expressions
+//! (`matches`) are the `regex` crate's, which take linear time.
+//!
+//! | variable | is |
+//! | --- | --- |
+//! | `request.method`, `.scheme`, `.host`, `.path`, `.query`, `.protocol` | as in the log record, secrets not taken out; empty where unknown |
+//! | `request.headers`, `response.headers` | a map from names in lower case to values, those of repeated fields joined by `, ` |
+//! | `request.bytes`, `response.bytes` | on the wire |
+//! | `response.status` | 0 where there was no response |
+//! | `duration_ms` | with fractions |
+//! | `direction` | `egress` or `ingress` |
+//! | `error` | `error.type` of the record, or empty |
+//! | `connection.id`, `connection.client.address`, `.client.port`, `.server.address`, `.server.port` | |
+//! | `process.exe`, `.name`, `.pid`, `.owner` | of the local end; empty or 0 where unknown |
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use cel::{
+    Context, Env, ExecutionError, IdedExpr, Program, Value,
+    common::ast::{EntryExpr, Expr, IdedEntryExpr},
+};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::{
+    connection::{model::Role, transaction::Transaction},
+    protocol::exchange::{Headers, Message},
+    telemetry::log,
+};
+
+/// Longest source, in bytes.
+const SOURCE_MAX: usize = 1024;
+/// Deepest nesting of brackets.
+const DEPTH_MAX: usize = 24;
+/// Most operators that nest to the right or the left without brackets: `a.b.c`, `a ? b : c ? d : e`.
+const CHAIN_MAX: usize = 64;
+
+/// The variables.
+const NAMES: [&str; 7] =
+    ["request", "response", "duration_ms", "direction", "error", "connection", "process"];
+
+/// An expression that is true or false of an exchange.
+#[derive(Clone)]
+pub struct Condition {
+    source: String,
+    program: Arc<Program>,
+    /// By [`NAMES`]: it asks for this one.
+    wants: [bool; NAMES.len()],
+    /// It asks for header fields.
+    headers: bool,
+}
+
+/// Why an expression cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Too long, or too deep.
+    #[error(
+        "a condition has at most {SOURCE_MAX} bytes, {DEPTH_MAX} brackets inside one another and {CHAIN_MAX} of each `.` and `?`"
+    )]
+    TooLarge,
+    /// No expression of the language.
+    #[error("`{0}` is no CEL expression: {1}")]
+    Syntax(String, String),
+    /// A variable that there is not.
+    #[error("`{0}` is no variable of a condition: there are {names}", names = NAMES.join(", "))]
+    Unknown(String),
+    /// A function that there is not.
+    #[error("`{0}` is no function of CEL")]
+    UnknownFunction(String),
+    /// A loop in a loop.
+    #[error("a condition has no `exists`, `all`, `map` or `filter` within another")]
+    Nested,
+}
+
+/// An expression gave neither true nor false: a key that is not there, numbers and texts mixed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Failed(String);
+
+impl Condition {
+    /// Reads an expression.
+    pub fn compile(source: &str) -> Result<Self, Error> {
+        if source.len() > SOURCE_MAX || deep(source) {
+            return Err(Error::TooLarge);
+        }
+        let syntax = |error: &dyn fmt::Display| {
+            let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            Error::Syntax(source.to_owned(), text)
+        };
+        let program = env().compile(source).map_err(|error| syntax(&error))?;
+        let mut of_loops = Vec::new();
+        if loops(program.expression(), &mut of_loops) > 1 {
+            return Err(Error::Nested);
+        }
+        let references = program.references();
+        let variables = references.variables();
+        let known = |name: &str| {
+            let local = of_loops.iter().any(|local| *local == name);
+            local || NAMES.contains(&name) || TYPES.contains(&name)
+        };
+        if let Some(unknown) = variables.iter().find(|name| !known(name)) {
+            return Err(Error::Unknown((*unknown).to_owned()));
+        }
+        let wants = NAMES.map(|name| variables.contains(&name));
+        let headers = source.contains("headers");
+        let program = Arc::new(program);
+        let condition = Self { source: source.to_owned(), program, wants, headers };
+        // A function that there is not shows when it is called, unless it never is.
+        match condition.run(&Variables::example()) {
+            Err(ExecutionError::UndeclaredReference(name)) => {
+                Err(Error::UnknownFunction(name.to_string()))
+            }
+            _ => Ok(condition),
+        }
+    }
+
+    /// Whether it holds of these.
+    pub fn holds(&self, variables: &Variables) -> Result<bool, Failed> {
+        match self.run(variables) {
+            Ok(Value::Bool(holds)) => Ok(holds),
+            Ok(other) => {
+                let kind = other.type_of();
+                Err(Failed(format!("`{}` is a {kind}, not true or false", self.source)))
+            }
+            Err(error) => Err(Failed(format!("`{}`: {error}", self.source))),
+        }
+    }
+
+    fn run(&self, variables: &Variables) -> Result<Value, ExecutionError> {
+        let mut context = Context::with_env(env().clone());
+        for (index, name) in NAMES.iter().enumerate().filter(|(index, _)| self.wants[*index]) {
+            if let Some(value) = &variables.0[index] {
+                context.add_variable_from_value(*name, value.clone());
+            }
+        }
+        self.program.execute(&context)
+    }
+}
+
+/// Names of types, which CEL has as values.
+const TYPES: [&str; 10] =
+    ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
+
+impl PartialEq for Condition {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.source)
+    }
+}
+
+impl<'de> Deserialize<'de> for Condition {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::compile(&String::deserialize(from)?).map_err(de::Error::custom)
+    }
+}
+
+/// The language's own functions.
+fn env() -> &'static Arc<Env> {
+    static ENV: OnceLock<Arc<Env>> = OnceLock::new();
+    ENV.get_or_init(|| Arc::new(Env::stdlib()))
+}
+
+/// Whether a source nests deeper than it may, looked at as bytes: what stands in its texts counts
+/// too.
+fn deep(source: &str) -> bool {
+    let (mut depth, mut deepest) = (0usize, 0);
+    for byte in source.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    let count = |wanted| source.bytes().filter(|byte| *byte == wanted).count();
+    deepest > DEPTH_MAX || count(b'.') > CHAIN_MAX || count(b'?') > CHAIN_MAX
+}
+
+/// How many loops stand within one another; their variables are added to `names`.
+fn loops<'a>(of: &'a IdedExpr, names: &mut Vec<&'a str>) -> usize {
+    fn entry<'a>(of: &'a IdedEntryExpr, names: &mut Vec<&'a str>) -> usize {
+        match &of.expr {
+            EntryExpr::StructField(field) => loops(&field.value, names),
+            EntryExpr::MapEntry(entry) => loops(&entry.key, names).max(loops(&entry.value, names)),
+        }
+    }
+    match &of.expr {
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => 0,
+        Expr::Call(call) => {
+            let parts = call.target.as_deref().into_iter().chain(&call.args);
+            parts.map(|part| loops(part, names)).max().unwrap_or(0)
+        }
+        Expr::List(list) => list.elements.iter().map(|it| loops(it, names)).max().unwrap_or(0),
+        Expr::Select(select) => loops(&select.operand, names),
+        Expr::Map(map) => map.entries.iter().map(|it| entry(it, names)).max().unwrap_or(0),
+        Expr::Struct(of) => of.entries.iter().map(|it| entry(it, names)).max().unwrap_or(0),
+        Expr::Comprehension(it) => {
+            names.extend([it.iter_var.as_str(), it.accu_var.as_str()]);
+            names.extend(it.iter_var2.as_deref());
+            let inside = [&it.accu_init, &it.loop_cond, &it.loop_step, &it.result];
+            let inside = inside.into_iter().map(|part| loops(part, names)).max().unwrap_or(0);
+            (inside + 1).max(loops(&it.iter_range, names))
+        }
+    }
+}
+
+/// What conditions are asked about.
+pub struct Variables([Option<Value>; NAMES.len()]);
+
+type Map = HashMap<&'static str, Value>;
+
+impl Variables {
+    /// Those of an exchange that one of `conditions` asks for.
+    pub fn of<'a>(
+        transaction: &Transaction,
+        conditions: impl IntoIterator<Item = &'a Condition>,
+    ) -> Self {
+        let (mut wants, mut headers) = ([false; NAMES.len()], false);
+        for condition in conditions {
+            wants.iter_mut().zip(condition.wants).for_each(|(all, one)| *all |= one);
+            headers |= condition.headers;
+        }
+        let mut index = 0;
+        Self(wants.map(|wanted| {
+            index += 1;
+            wanted.then(|| value(index - 1, transaction, headers))
+        }))
+    }
+
+    /// Of an exchange of which nothing is known.
+    fn example() -> Self {
+        let empty = || Value::from("");
+        let end = || Map::from([("address", empty()), ("port", Value::Int(0))]).into();
+        let fields = || Value::from(HashMap::<String, String>::new());
+        let request = ["method", "scheme", "host", "path", "query", "protocol"];
+        let mut request: Map = request.into_iter().map(|name| (name, empty())).collect();
+        request.extend([("headers", fields()), ("bytes", Value::Int(0))]);
+        let response =
+            Map::from([("status", Value::Int(0)), ("headers", fields()), ("bytes", Value::Int(0))]);
+        let connection = Map::from([("id", empty()), ("client", end()), ("server", end())]);
+        let process = Map::from([
+            ("exe", empty()),
+            ("name", empty()),
+            ("pid", Value::Int(0)),
+            ("owner", empty()),
+        ]);
+        Self([
+            Some(request.into()),
+            Some(response.into()),
+            Some(Value::Float(0.0)),
+            Some(empty()),
+            Some(empty()),
+            Some(connection.into()),
+            Some(process.into()),
+        ])
+    }
+}
+
+/// The variable at `index` of [`NAMES`].
+fn value(index: usize, transaction: &Transaction, headers: bool) -> Value {
+    let (about, exchange) = (&transaction.about, &transaction.exchange);
+    let http = match &exchange.message {
+        Message::Http(http) => Some(&**http),
+        Message::WebSocket(_) | Message::Query(_) => None,
+    };
+    let fields = |of: Option<&Headers>| match of.filter(|_| headers) {
+        Some(of) => joined(of),
+        None => HashMap::<String, String>::new().into(),
+    };
+    let bytes = |side: usize| Value::Int(exchange.bytes[side].cast_signed());
+    match index {
+        0 => {
+            let target = http.map_or("", |http| &http.target);
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let protocol = log::protocol(exchange);
+            Map::from([
+                ("method", http.map_or("", |http| &http.method).into()),
+                ("scheme", http.map_or("", log::scheme).into()),
+                ("host", http.and_then(|http| http.host()).unwrap_or_default().into()),
+                ("path", path.into()),
+                ("query", query.into()),
+                ("protocol", (&*protocol).into()),
+                ("headers", fields(http.map(|http| &http.request))),
+                ("bytes", bytes(0)),
+            ])
+            .into()
+        }
+        1 => Map::from([
+            ("status", Value::Int(http.and_then(|http| http.status).unwrap_or(0).into())),
+            ("headers", fields(http.map(|http| &http.response))),
+            ("bytes", bytes(1)),
+        ])
+        .into(),
+        2 => Value::Float(log::milliseconds(exchange)),
+        3 => log::direction(about.role).into(),
+        4 => log::error_type(transaction).as_deref().unwrap_or_default().into(),
+        5 => {
+            let (client, server) = match about.role {
+                Role::Client => (about.local, about.peer),
+                Role::Server => (about.peer, about.local),
+            };
+            let end = |(address, port): (std::net::IpAddr, u16)| -> Value {
+                let address = address.to_canonical().to_string();
+                Map::from([("address", address.into()), ("port", Value::Int(port.into()))]).into()
+            };
+            let id = about.id.encode();
+            Map::from([
+                ("id", log::id(&id).into()),
+                ("client", end(client)),
+                ("server", end(server)),
+            ])
+            .into()
+        }
+        _ => {
+            let process = about.process.as_deref();
+            let text = |of: Option<&str>| Value::from(of.unwrap_or_default());
+            Map::from([
+                ("exe", text(process.map(|it| &*it.executable))),
+                ("name", text(process.map(|it| &*it.name))),
+                ("pid", Value::Int(process.map_or(0, |it| it.pid).into())),
+                ("owner", text(process.map(|it| &*it.owner))),
+            ])
+            .into()
+        }
+    }
+}
+
+/// Fields by name.
+fn joined(headers: &Headers) -> Value {
+    let mut fields: HashMap<String, String> = HashMap::new();
+    for (name, value) in headers.iter() {
+        fields
+            .entry(name.to_owned())
+            .and_modify(|all| {
+                all.push_str(", ");
+                all.push_str(value);
+            })
+            .or_insert_with(|| value.to_owned());
+    }
+    fields.into()
+}
+
+#[cfg(test)]
+#[path = "condition_tests.rs"]
+mod tests;
