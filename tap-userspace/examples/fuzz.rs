@@ -12,7 +12,7 @@ use tap_userspace::{
     connection::retold::fuzz_retold,
     enrich::{names::fuzz_names, process::fuzz_process, sockets::fuzz_sockets},
     export::disk::record::fuzz_segment,
-    policy::redact::fuzz_redact,
+    policy::redact::{body::fuzz_body, fuzz_redact},
     probe::cgroup::fuzz_mounts,
     protocol::{
         conversation::fuzz_conversation, detect::fuzz_detect, http1::fuzz_http1, http2::fuzz_http2,
@@ -27,6 +27,7 @@ use tap_userspace::{
 type Target = (&'static str, fn(&[u8]));
 
 const TARGETS: &[Target] = &[
+    ("body", fuzz_body),
     ("capture", fuzz_capture),
     ("conversation", fuzz_conversation),
     ("decode", fuzz_decode),

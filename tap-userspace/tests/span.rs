@@ -288,7 +288,7 @@ fn names_and_types_are_the_conventions() {
                     || key.name.starts_with("event")
                     // Inside the map `event`.
                     || key.name.starts_with("summary.")
-                    || key.name == "process.exe"
+                    || ["process.exe", "type", "digest", "url"].contains(&key.name)
                     || of_events.contains(&key.name),
                 "{} is no name of the conventions",
                 key.name

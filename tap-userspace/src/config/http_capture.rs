@@ -382,7 +382,8 @@ mod tests {
             ("store: { type: s3, bucket: b, access_key: a }", "go together"),
             ("store: { type: s3, bucket: b, endpoint: 'x:1' }", "no endpoint"),
             ("level: all", "all"),
-            ("rules:\n  - condition: 'request.method = 1'\n    level: full", "line 2 column 16"),
+            ("level: full\nlevels: 1", "line 2 column 1"),
+            ("rules:\n  - condition: 'request.method = 1'\n    level: full", "line 2 column 5"),
             ("rules: [{ condition: 'true' }]", "missing field `level`"),
             ("key: '{connection}.json'", "`connection` is no field"),
             ("max_bytes: 1KiB", "64KiB"),
@@ -402,9 +403,7 @@ mod tests {
         let file = include_str!("../../../config/tap.yaml");
         let (_, block) = file.split_once("\nhttp_capture:\n").unwrap();
         let block = block.split("\n\n").next().unwrap();
-        let lines = block.lines().map(|line| line.strip_prefix("  # ").unwrap_or(line));
-        let lines: Vec<_> = lines.map(|line| line.strip_prefix("  ").unwrap_or(line)).collect();
-        let mut said = parse(&lines.join("\n")).unwrap();
+        let mut said = parse(block).unwrap();
         // The Collector's own is said where the block is.
         assert_eq!(said.sending_queue.num_consumers.take(), Some(10));
         said.retry_on_failure = None;

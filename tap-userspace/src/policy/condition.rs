@@ -39,10 +39,11 @@ use crate::{
 
 /// Longest source, in bytes.
 const SOURCE_MAX: usize = 1024;
-/// Deepest nesting of brackets.
-const DEPTH_MAX: usize = 24;
-/// Most operators that nest to the right or the left without brackets: `a.b.c`, `a ? b : c ? d : e`.
-const CHAIN_MAX: usize = 64;
+/// Deepest nesting of operators, calls and selections: evaluation goes down as deep.
+const DEPTH_MAX: usize = 48;
+/// Stack for reading a source, which may nest deeper before it is found to: the parser goes down
+/// some ten functions for each bracket.
+const STACK: usize = 128 << 20;
 
 /// The variables.
 const NAMES: [&str; 7] =
@@ -64,7 +65,7 @@ pub struct Condition {
 pub enum Error {
     /// Too long, or too deep.
     #[error(
-        "a condition has at most {SOURCE_MAX} bytes, {DEPTH_MAX} brackets inside one another and {CHAIN_MAX} of each `.` and `?`"
+        "a condition has at most {SOURCE_MAX} bytes, and {DEPTH_MAX} operators within one another"
     )]
     TooLarge,
     /// No expression of the language.
@@ -76,6 +77,9 @@ pub enum Error {
     /// A function that there is not.
     #[error("`{0}` is no function of CEL")]
     UnknownFunction(String),
+    /// There is no thread to read it on, or the parser broke.
+    #[error("a condition cannot be read: {0}")]
+    Reader(String),
     /// A loop in a loop.
     #[error("a condition has no `exists`, `all`, `map` or `filter` within another")]
     Nested,
@@ -89,22 +93,14 @@ pub struct Failed(String);
 impl Condition {
     /// Reads an expression.
     pub fn compile(source: &str) -> Result<Self, Error> {
-        if source.len() > SOURCE_MAX || deep(source) {
+        if source.len() > SOURCE_MAX {
             return Err(Error::TooLarge);
         }
-        let syntax = |error: &dyn fmt::Display| {
-            let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-            Error::Syntax(source.to_owned(), text)
-        };
-        let program = env().compile(source).map_err(|error| syntax(&error))?;
-        let mut of_loops = Vec::new();
-        if loops(program.expression(), &mut of_loops) > 1 {
-            return Err(Error::Nested);
-        }
+        let (program, of_loops) = with_stack(|| read(source))?;
         let references = program.references();
         let variables = references.variables();
         let known = |name: &str| {
-            let local = of_loops.iter().any(|local| *local == name);
+            let local = of_loops.iter().any(|local| local == name);
             local || NAMES.contains(&name) || TYPES.contains(&name)
         };
         if let Some(unknown) = variables.iter().find(|name| !known(name)) {
@@ -174,48 +170,68 @@ fn env() -> &'static Arc<Env> {
     ENV.get_or_init(|| Arc::new(Env::stdlib()))
 }
 
-/// Whether a source nests deeper than it may, looked at as bytes: what stands in its texts counts
-/// too.
-fn deep(source: &str) -> bool {
-    let (mut depth, mut deepest) = (0usize, 0);
-    for byte in source.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    let count = |wanted| source.bytes().filter(|byte| *byte == wanted).count();
-    deepest > DEPTH_MAX || count(b'.') > CHAIN_MAX || count(b'?') > CHAIN_MAX
+/// Runs what goes down deep on a stack of its own.
+fn with_stack<T: Send>(deep: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, deep);
+        let thread = thread.map_err(|error| Error::Reader(error.to_string()))?;
+        thread.join().unwrap_or_else(|_| Err(Error::Reader("it panicked".to_owned())))
+    })
 }
 
-/// How many loops stand within one another; their variables are added to `names`.
-fn loops<'a>(of: &'a IdedExpr, names: &mut Vec<&'a str>) -> usize {
-    fn entry<'a>(of: &'a IdedEntryExpr, names: &mut Vec<&'a str>) -> usize {
+/// Reads a source: the program, and the variables of its loops.
+fn read(source: &str) -> Result<(Program, Vec<String>), Error> {
+    let program = env().compile(source).map_err(|error| {
+        let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        Error::Syntax(source.to_owned(), text)
+    })?;
+    let mut names = Vec::new();
+    let (depth, loops) = shape(program.expression(), &mut names);
+    if depth > DEPTH_MAX {
+        return Err(Error::TooLarge);
+    }
+    if loops > 1 {
+        return Err(Error::Nested);
+    }
+    let names = names.into_iter().map(str::to_owned).collect();
+    Ok((program, names))
+}
+
+/// How deep an expression is, and how many loops stand within one another; their variables are
+/// added to `names`.
+fn shape<'a>(of: &'a IdedExpr, names: &mut Vec<&'a str>) -> (usize, usize) {
+    fn of_entry(of: &IdedEntryExpr) -> Vec<&IdedExpr> {
         match &of.expr {
-            EntryExpr::StructField(field) => loops(&field.value, names),
-            EntryExpr::MapEntry(entry) => loops(&entry.key, names).max(loops(&entry.value, names)),
+            EntryExpr::StructField(field) => vec![&field.value],
+            EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
         }
     }
-    match &of.expr {
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => 0,
+    let (inside, outside): (Vec<&IdedExpr>, Vec<&IdedExpr>) = match &of.expr {
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Default::default(),
         Expr::Call(call) => {
-            let parts = call.target.as_deref().into_iter().chain(&call.args);
-            parts.map(|part| loops(part, names)).max().unwrap_or(0)
+            (Vec::new(), call.target.as_deref().into_iter().chain(&call.args).collect())
         }
-        Expr::List(list) => list.elements.iter().map(|it| loops(it, names)).max().unwrap_or(0),
-        Expr::Select(select) => loops(&select.operand, names),
-        Expr::Map(map) => map.entries.iter().map(|it| entry(it, names)).max().unwrap_or(0),
-        Expr::Struct(of) => of.entries.iter().map(|it| entry(it, names)).max().unwrap_or(0),
+        Expr::List(list) => (Vec::new(), list.elements.iter().collect()),
+        Expr::Select(select) => (Vec::new(), vec![&*select.operand]),
+        Expr::Map(map) => (Vec::new(), map.entries.iter().flat_map(of_entry).collect()),
+        Expr::Struct(of) => (Vec::new(), of.entries.iter().flat_map(of_entry).collect()),
         Expr::Comprehension(it) => {
             names.extend([it.iter_var.as_str(), it.accu_var.as_str()]);
             names.extend(it.iter_var2.as_deref());
-            let inside = [&it.accu_init, &it.loop_cond, &it.loop_step, &it.result];
-            let inside = inside.into_iter().map(|part| loops(part, names)).max().unwrap_or(0);
-            (inside + 1).max(loops(&it.iter_range, names))
+            let inside = vec![&it.accu_init, &it.loop_cond, &it.loop_step, &it.result];
+            (inside, vec![&it.iter_range])
         }
+    };
+    let own = usize::from(!inside.is_empty());
+    let (mut deepest, mut most) = (0, own);
+    for (part, more) in
+        inside.into_iter().map(|it| (it, own)).chain(outside.into_iter().map(|it| (it, 0)))
+    {
+        let (depth, loops) = shape(part, names);
+        deepest = deepest.max(depth);
+        most = most.max(loops + more);
     }
+    (deepest + 1, most)
 }
 
 /// What conditions are asked about.

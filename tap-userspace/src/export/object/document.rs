@@ -77,8 +77,8 @@ impl Maker {
         let id = about.id.encode();
         let target = self.redaction.target(&http.target);
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-        let authority = http.authority.as_deref().unwrap_or_default();
-        let url = format!("{}://{authority}{target}", log::scheme(http));
+        let authority = http.authority.as_deref().map(without_userinfo);
+        let url = format!("{}://{}{target}", log::scheme(http), authority.unwrap_or_default());
         let field = |headers: &Headers, name: &str| {
             headers.get(name).map(|value| self.redaction.header(name, value).into_owned())
         };
@@ -91,7 +91,7 @@ impl Maker {
             }
         };
         put(&mut metadata, "connection_id", Some(log::id(&id)));
-        put(&mut metadata, "endpoint_id", http.host());
+        put(&mut metadata, "endpoint_id", http.host().map(without_userinfo));
         put(&mut metadata, "request_id", Some(&log::request_id(transaction)));
         put(&mut metadata, "trace_id", Some(&hex(&about.identity.trace_id)));
         put(&mut metadata, "span_id", Some(&hex(&about.identity.span_id)));
@@ -104,7 +104,7 @@ impl Maker {
         put(&mut request, "method", Some(&http.method));
         put(&mut request, "url", Some(&self.redaction.url(&url)));
         put(&mut request, "scheme", Some(log::scheme(http)));
-        put(&mut request, "authority", http.authority.as_deref());
+        put(&mut request, "authority", authority);
         put(&mut request, "path", Some(path));
         put(&mut request, "query", (!query.is_empty()).then_some(query));
         put(&mut request, "protocol", Some(&log::protocol(exchange)));
@@ -237,6 +237,11 @@ impl Body<'_> {
         }
         value
     }
+}
+
+/// A host, without the name and password that may stand before it.
+pub fn without_userinfo(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 /// Bytes as text, if they are; a character that was cut off at the end is left out.

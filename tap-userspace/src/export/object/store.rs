@@ -9,9 +9,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt as _, RetryConfig, aws::AmazonS3Builder,
-    azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, local::LocalFileSystem,
-    path::Path,
+    Attribute, ClientOptions, ObjectStore, ObjectStoreExt as _, PutOptions, RetryConfig,
+    aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder,
+    local::LocalFileSystem, path::Path,
 };
 
 use super::transport::{Answer, Transport};
@@ -82,13 +82,22 @@ impl Store {
 
     /// One attempt to store an object.
     pub async fn put(&self, key: &Path, bytes: Bytes) -> Outcome {
-        let put = self.inner.put(key, bytes.into());
+        let put = self.inner.put_opts(key, bytes.into(), self.options());
         let (result, answer) = Answer::of(tokio::time::timeout(self.timeout, put)).await;
         match result {
             Ok(Ok(_)) => Outcome::Taken,
             Ok(Err(error)) => judge(&error, answer, self.name == "local"),
             Err(_) => Outcome::Again(format!("no answer within {:?}", self.timeout), None),
         }
+    }
+
+    fn options(&self) -> PutOptions {
+        let mut options = PutOptions::default();
+        // A file has no type.
+        if self.name != "local" {
+            options.attributes.insert(Attribute::ContentType, "application/json".into());
+        }
+        options
     }
 
     /// Takes an object away.
