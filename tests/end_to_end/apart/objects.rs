@@ -260,9 +260,7 @@ fn rules_say_how_much_of_which() {
 fn a_store_that_is_away_then_busy_then_there_loses_nothing() {
     apart(|| {
         let (port, server) = (free_port()?, echo_server()?);
-        // The bucket is made while tap looks on.
-        let more =
-            format!("  level: headers\n{SOON}capture: {{ exclude: [ {{ port: {port} }} ] }}\n");
+        let more = format!("  level: headers\n{SOON}");
         let tap = capturing(&moto::store(port), &more).start()?;
         for _ in 0..20 {
             curl(server.port, "/plain", &[])?;
@@ -273,7 +271,7 @@ fn a_store_that_is_away_then_busy_then_there_loses_nothing() {
         let busy = refusing_server(port, 503)?;
         busy.logged(15)?;
         drop(busy);
-        let moto = Moto::start_at(port, None)?;
+        let moto = Moto::start_at(port, false)?;
         until_true("all objects", PATIENCE, || items(&tap, "exported", "s3") == 40)?;
         let keys = moto.keys()?;
         for record in &records {
@@ -304,8 +302,7 @@ fn what_a_store_refuses_is_rejected_and_not_tried_again() {
             ensure!(ended.log().contains(why), "{why}: {}", ended.log());
             Ok(())
         };
-        // One request makes the bucket; from the next on, moto asks for credentials.
-        let closed = Moto::start_at(free_port()?, Some(1))?;
+        let closed = Moto::start_at(free_port()?, true)?;
         refuses(closed.store(), "InvalidAccessKeyId")?;
         let moto = Moto::start()?;
         refuses(moto.store().replace("captures", "elsewhere"), "NoSuchBucket")?;
@@ -415,6 +412,32 @@ fn check_tries_the_store() {
             ensure!(line.starts_with("FAIL") && line.contains(wanted), "{text}");
             ensure!(ended.code() == 1 && !text.contains("hidden"), "{text}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_store_with_tls_is_believed_by_its_certificate() {
+    apart(|| {
+        let (moto, server) = (Moto::start_tls()?, echo_server()?);
+        let certificate = moto.certificate().context("no certificate")?;
+        let certificate = certificate.to_str().context("a path in UTF-8")?;
+        let capture = "  level: summary\n";
+        let strange = capturing(&moto.store(), capture).start()?;
+        curl(server.port, "/plain", &[])?;
+        records(&strange, server.port, 1)?;
+        let log = strange.log().wait_for("a complaint", PATIENCE, |line| {
+            line.contains("Objects cannot be stored.").then(|| line.to_owned())
+        })?;
+        ensure!(log.contains("certificate"), "{log}");
+        strange.stop()?.check()?;
+        ensure!(moto.keys()?.is_empty());
+        let tap = capturing(&moto.store(), capture).env("SSL_CERT_FILE", certificate).start()?;
+        curl(server.port, "/plain", &[])?;
+        records(&tap, server.port, 1)?;
+        until_true("the objects", PATIENCE, || items(&tap, "exported", "s3") == 2)?;
+        tap.stop()?.check()?;
+        ensure!(moto.keys()?.len() == 2);
         Ok(())
     });
 }

@@ -11,7 +11,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def told(self, read, written):
-        print("log", self.command, self.path, read.hex() or "-", written.hex() or "-", flush=True)
+        line = ["log", self.command, self.path, read.hex() or "-", written.hex() or "-"]
+        # In one piece: requests are answered by threads.
+        print(" ".join(line) + "\n", end="", flush=True)
 
     def whole(self, read, body, *headers):
         self.send_response(200)

@@ -11,7 +11,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        print("log", self.command, flush=True)
+        # In one piece: requests are answered by threads.
+        print(f"log {self.command}\n", end="", flush=True)
         self.send_response(int(sys.argv[2]))
         self.send_header("Content-Length", "0")
         self.end_headers()

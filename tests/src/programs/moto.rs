@@ -1,9 +1,15 @@
 //! moto's server: S3 as somebody else wrote it. What it holds is asked for by curl, over its own
 //! protocol.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    net::{Ipv4Addr, TcpStream},
+    path::PathBuf,
+    process::Command,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
 use super::{command, output};
 use crate::{
@@ -21,48 +27,74 @@ const BUCKET: &str = "captures";
 pub struct Moto {
     /// Where it listens, on 127.0.0.1.
     pub port: u16,
-    _process: Process,
+    tls: Option<TempDir>,
+    process: Process,
 }
 
 impl Moto {
     /// Starts it on any port; it takes whoever comes.
     pub fn start() -> Result<Self> {
-        Self::start_at(free_port()?, None)
+        Self::start_at(free_port()?, false)
     }
 
-    /// Starts it on `port`; with `open`, after so many requests it asks for credentials, and knows
-    /// none.
-    pub fn start_at(port: u16, open: Option<u32>) -> Result<Self> {
-        let mut server = Command::new(program()?);
-        server.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
-        if let Some(open) = open {
-            server.env("INITIAL_NO_AUTH_ACTION_COUNT", open.to_string());
+    /// Starts it on `port`; if it is `closed`, it asks for credentials, and knows none.
+    pub fn start_at(port: u16, closed: bool) -> Result<Self> {
+        let mut server = server(port)?;
+        if closed {
+            server.env("INITIAL_NO_AUTH_ACTION_COUNT", "0");
         }
-        let process = Process::start(server)?;
-        let moto = Self { port, _process: process };
-        wait::until("moto to make a bucket", PATIENCE * 3, || moto.put_bucket().ok())
-            .with_context(|| moto._process.stderr.text())?;
-        Ok(moto)
+        Self { port, tls: None, process: Process::start(server)? }.ready()
     }
 
-    fn put_bucket(&self) -> Result<String> {
-        output(self.curl()?.args(["--request", "PUT"]).arg(self.url("")))
+    /// Starts it with TLS and a certificate for its address, [`Self::certificate`].
+    pub fn start_tls() -> Result<Self> {
+        const EXTENSIONS: &str = "[req]\ndistinguished_name=dn\nx509_extensions=ext\n[dn]\n[ext]\n\
+            basicConstraints=critical,CA:FALSE\nsubjectAltName=IP:127.0.0.1\n";
+        let home = tempfile::Builder::new().prefix("tap-moto-").tempdir()?;
+        let file = |name| home.path().join(name);
+        fs::write(file("config"), EXTENSIONS)?;
+        let mut openssl = command("openssl", "openssl")?;
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+        openssl.args(["-nodes", "-days", "2", "-subj", "/CN=moto", "-config"]).arg(file("config"));
+        output(openssl.arg("-out").arg(file("cert")).arg("-keyout").arg(file("key")))?;
+        let port = free_port()?;
+        let mut server = server(port)?;
+        server.arg("--ssl-cert").arg(file("cert")).arg("--ssl-key").arg(file("key"));
+        Self { port, tls: Some(home), process: Process::start(server)? }.ready()
+    }
+
+    fn ready(self) -> Result<Self> {
+        wait::until_true("moto to listen", PATIENCE * 3, || {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
+        })
+        .with_context(|| self.process.stderr.text())?;
+        Ok(self)
+    }
+
+    /// Its certificate's file, if it has one.
+    pub fn certificate(&self) -> Option<PathBuf> {
+        self.tls.as_ref().map(|home| home.path().join("cert"))
     }
 
     fn curl(&self) -> Result<Command> {
         let mut curl = command("curl", "curl")?;
         curl.args(["--silent", "--show-error", "--fail", "--max-time", "20", "--noproxy", "*"]);
+        if let Some(certificate) = self.certificate() {
+            curl.arg("--cacert").arg(certificate);
+        }
         curl.args(["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", "test:hidden"]);
         Ok(curl)
     }
 
     fn url(&self, rest: &str) -> String {
-        format!("http://127.0.0.1:{}/{BUCKET}{rest}", self.port)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}/{BUCKET}{rest}", self.port)
     }
 
     /// `http_capture.store` for this server.
     pub fn store(&self) -> String {
-        store(self.port)
+        let store = store(self.port);
+        if self.tls.is_some() { store.replace("http://", "https://") } else { store }
     }
 
     /// Keys of all objects.
@@ -90,14 +122,22 @@ pub fn store(port: u16) -> String {
     )
 }
 
-/// What `cargo xtask setup --tests` has installed, or one that is on PATH.
-fn program() -> Result<PathBuf> {
-    const NAME: &str = "moto_server";
-    let target = env::current_exe()?;
-    let own = target.ancestors().nth(3).map(|it| it.join("tools/python/bin").join(NAME));
-    let path = env::var_os("PATH").unwrap_or_default();
-    own.into_iter()
-        .chain(env::split_paths(&path).map(|place| place.join(NAME)))
-        .find(|file| sys::is_executable(file))
-        .with_context(|| format!("{NAME} is missing: cargo xtask setup --tests"))
+fn server(port: u16) -> Result<Command> {
+    let mut server = Command::new(python()?);
+    server.args(["-c", include_str!("moto_server.py"), BUCKET]);
+    server.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+    Ok(server)
+}
+
+/// The interpreter that has what `tests/requirements.txt` names.
+fn python() -> Result<PathBuf> {
+    let test = env::current_exe()?;
+    let target = test.ancestors().nth(3).context("a test outside of a target directory")?;
+    let python = target.join("tools/python/bin/python");
+    ensure!(
+        sys::is_executable(&python),
+        "{} is missing: cargo xtask setup --tests",
+        python.display()
+    );
+    Ok(python)
 }

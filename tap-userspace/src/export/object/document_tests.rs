@@ -121,7 +121,8 @@ fn each_level_holds_what_it_says() {
 fn bodies_are_text_or_base64() {
     let gzip: &[(&str, &str)] = &[("Content-Encoding", "gzip")];
     let form: &[(&str, &str)] = &[("Content-Type", "application/x-www-form-urlencoded")];
-    let cases: [(&[(&str, &str)], &[u8], &str, &str); 6] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [u8], &'a str, &'a str);
+    let cases: [Case<'_>; 6] = [
         (&[], b"", "", "utf-8"),
         (&[], b"text \x00\"\n", "text \0\"\n", "utf-8"),
         (&[], b"\xff\xfe", "//4=", "base64"),

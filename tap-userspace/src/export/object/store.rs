@@ -133,7 +133,16 @@ fn judge(error: &object_store::Error, answer: Answer, local: bool) -> Outcome {
 /// An error with its causes, in one line, cut: a store's answer may be a page of XML.
 fn told(error: &dyn std::error::Error) -> String {
     const MAX: usize = 400;
-    let text = error.to_string();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     text[..text.floor_char_boundary(MAX)].to_owned()
 }

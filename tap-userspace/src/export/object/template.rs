@@ -171,7 +171,8 @@ impl Template {
             return Err(format!("`{source}`: no part of a key is empty, `.` or `..`"));
         }
         let has = |field| self.0.contains(&Part::Field(field));
-        if !has(Digest) && !(has(ConnectionId) && has(Number)) {
+        let unique = has(Digest) || (has(ConnectionId) && has(Number));
+        if !unique {
             return Err(format!(
                 "`{source}` gives different objects one key: use {{digest}}, or {{connection_id}} \
                  with {{number}}"

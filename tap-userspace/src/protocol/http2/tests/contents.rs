@@ -9,7 +9,7 @@ fn kept(events: &[Event], collect: &Arc<Collect>, cut: usize) -> Vec<[String; 2]
     for (event, at_ns) in events.iter().zip(1..) {
         match event {
             Misses(side, count) => {
-                drop(parser.take(*side, Piece::Missing(*count), at_ns, &mut out))
+                drop(parser.take(*side, Piece::Missing(*count), at_ns, &mut out));
             }
             Ends(side) => drop(parser.take(*side, Piece::End, at_ns, &mut out)),
             Says(side, bytes) => {
