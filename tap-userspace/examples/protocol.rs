@@ -124,6 +124,7 @@ fn replay(frames: &[Frame], stage: usize, self_tgid: u32, out: &mut Vec<u8>) -> 
         event_limit: 128,
         parse: stage > 1,
         statements: false,
+        collect: None,
         self_tgid,
     };
     let identities = Identities::new(&Config::default().trace, false);

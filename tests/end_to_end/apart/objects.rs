@@ -273,13 +273,13 @@ fn a_store_that_is_away_then_busy_then_there_loses_nothing() {
         drop(busy);
         let moto = Moto::start_at(port, false)?;
         until_true("all objects", PATIENCE, || items(&tap, "exported", "s3") == 40)?;
+        let book = tap.stop()?.check()?.items["objects/s3"].clone();
+        ensure!((book["produced"], book["exported"], book["rejected"]) == (40, 40, 0), "{book:?}");
         let keys = moto.keys()?;
         for record in &records {
             let key = event(record, "url").strip_prefix("s3://captures/").context("no URL")?;
             ensure!(keys.iter().any(|it| it == key), "{key} is missing");
         }
-        let book = &tap.stop()?.check()?.items["objects/s3"];
-        ensure!((book["produced"], book["exported"], book["rejected"]) == (40, 40, 0), "{book:?}");
         Ok(())
     });
 }

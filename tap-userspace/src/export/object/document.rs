@@ -154,7 +154,9 @@ impl Maker {
         let kept = http.content.as_ref().map_or(&[][..], |content| content.of(side));
         let size = http.body[side as usize];
         let headers = if side == Side::Client { &http.request } else { &http.response };
-        let lost = transaction.exchange.gap || http.error.is_some();
+        // A request that nobody answered may be whole all the same.
+        let broken = http.error.is_some_and(|error| error != Trouble::NoResponse);
+        let lost = transaction.exchange.gap || broken;
         let coded = headers.get("content-encoding").is_some_and(|it| it != "identity");
         let text = if coded { None } else { text(kept) };
         let content = match text {
