@@ -122,6 +122,7 @@ fn replay(frames: &[Frame], stage: usize, self_tgid: u32, out: &mut Vec<u8>) -> 
         capacity: 1 << 20,
         max_age_ns: 600_000_000_000,
         event_limit: 128,
+        lives: false,
         parse: stage > 1,
         statements: false,
         collect: None,

@@ -22,6 +22,7 @@ use crate::{
     connection::{
         clock::Clock,
         identity::Identities,
+        life::Life,
         model::Connection,
         table::{Settings, Table},
         transaction::Transaction,
@@ -49,6 +50,9 @@ const SNAPSHOT: Duration = Duration::from_secs(10);
 /// Takes finished connections; must not block.
 pub type Sink = Box<dyn FnMut(Vec<Connection>) + Send>;
 
+/// Takes connections that have opened; must not block.
+pub type Lives = Box<dyn FnMut(Vec<Life>) + Send>;
+
 /// Takes exchanges that are over; must not block.
 pub type Transactions = Box<dyn FnMut(Vec<Transaction>) + Send>;
 
@@ -64,6 +68,8 @@ pub struct Parts {
     pub max_bytes: u32,
     /// Where connections go.
     pub sink: Sink,
+    /// Where it is told that connections have opened.
+    pub lives: Lives,
     /// Where exchanges go.
     pub transactions: Transactions,
     /// Where numbers are shown.
@@ -91,6 +97,7 @@ pub struct Tracer {
     clock: Clock,
     max_bytes: u32,
     sink: Sink,
+    lives: Lives,
     transactions: Transactions,
     board: Board,
     picture: Picture,
@@ -155,6 +162,7 @@ impl Tracer {
             clock: Clock::new(),
             max_bytes: parts.max_bytes,
             sink: parts.sink,
+            lives: parts.lives,
             transactions: parts.transactions,
             board: parts.board,
             picture: Picture::default(),
@@ -208,6 +216,7 @@ impl Tracer {
     }
 
     fn hand_over(&mut self) {
+        self.table.take_lives().into_iter().for_each(&mut self.lives);
         self.table.take_finished().into_iter().for_each(&mut self.sink);
         self.table.take_transactions().into_iter().for_each(&mut self.transactions);
     }

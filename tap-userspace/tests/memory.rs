@@ -81,6 +81,7 @@ impl Stage {
             capacity: 16,
             max_age_ns: u64::MAX,
             event_limit: 128,
+            lives: false,
             parse: true,
             statements: true,
             collect,

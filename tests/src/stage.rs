@@ -50,7 +50,7 @@ impl Session {
         let ended = self.tap.stop()?;
         let accounting = ended.check()?;
         look(&accounting);
-        let arrived = self.receiver.spans().len() as u64;
+        let arrived = self.receiver.arrived();
         let exported = accounting.spans("exported");
         ensure!(
             arrived == exported,

@@ -23,6 +23,7 @@ use crate::{
     },
     export::{
         Sink,
+        records::Lives,
         spans::{Exchanges, SpanOf},
     },
     observe::traffic::{self, Traffic},
@@ -73,7 +74,8 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
     let settings = run::settings(&config, &environment, &metered);
     let collect = settings.collect.clone();
     let exporters = run::exporters(&config, &environment, &runtime, true, collect)?;
-    let (sink, transactions) = (exporters.sink(), exporters.transactions());
+    let ways =
+        (exporters.sink(), exporters.lives(config.connection.logs), exporters.transactions());
     let traffic = Traffic::start(&metered, &exporters.registry());
     let settings = Settings { self_tgid: what.self_tgid(), ..settings };
     let table = Table::new(settings, Identities::new(&config.trace, false));
@@ -85,12 +87,12 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
             Ok(false) => break Ok(()),
             Err(failure) => break Err(failure(&arguments.file)),
         }
-        replay.offer(&traffic, &sink, &transactions);
+        replay.offer(&traffic, &ways);
         replay.retold.table.take_interests();
     };
     // A recording without its end (the recording tap was killed) still gives what was open.
     replay.retold.table.flush(&[]);
-    replay.offer(&traffic, &sink, &transactions);
+    replay.offer(&traffic, &ways);
     drop(runtime.block_on(exporters.shutdown(Instant::now() + DRAIN)));
     read
 }
@@ -187,9 +189,17 @@ struct Replay {
 
 impl Replay {
     /// Hands over what is finished, waiting for room.
-    fn offer(&mut self, traffic: &Traffic, sink: &Sink<SpanOf>, transactions: &Exchanges) {
+    fn offer(
+        &mut self,
+        traffic: &Traffic,
+        (sink, lives, transactions): &(Sink<SpanOf>, Lives, Exchanges),
+    ) {
+        for opened in self.retold.table.take_lives() {
+            lives.opened_waiting(opened);
+        }
         for finished in self.retold.table.take_finished() {
             traffic.connections(&finished);
+            lives.ended_waiting(&finished);
             sink.offer_waiting(finished);
         }
         for told in self.retold.table.take_transactions() {

@@ -101,6 +101,8 @@ pub fn run(
 
     let stop = Arc::new(AtomicBool::new(false));
     let (sink, transactions) = (exporters.sink(), exporters.transactions());
+    let lives = exporters.lives(config.connection.logs);
+    let opened = lives.clone();
     let of_connections = traffic.clone();
     let parts = Parts {
         probes,
@@ -109,8 +111,10 @@ pub fn run(
         identities: Identities::new(&config.trace, neighbour && !arguments.takeover),
         sink: Box::new(move |batch| {
             of_connections.connections(&batch);
+            lives.ended(&batch);
             sink.offer(batch);
         }),
+        lives: Box::new(move |batch| opened.opened(batch)),
         transactions: Box::new(move |batch| {
             traffic.transactions(&batch);
             transactions.offer(batch);
@@ -178,6 +182,7 @@ pub(super) fn exporters(
         limits: environment.log_limits(),
         headers: config.capture.payload.http == HttpPayload::Headers,
         spans: [config.http.spans, config.db.spans],
+        writes: config.eventstore.spans,
         ..log::Terms::default()
     };
     // A queue on disk that outgrows a limit on files is an error of a write, not the end.
@@ -220,6 +225,7 @@ pub(super) fn settings(
         capacity: config.connection.table_size,
         max_age_ns: config.connection.max_age.as_nanos() as u64,
         event_limit: environment.limits().events as usize,
+        lives: logs && config.connection.logs,
         parse: config.capture.payload.http != HttpPayload::Off && wanted,
         statements: config.capture.payload.db == DbPayload::Statement,
         collect: export::object::collect(&config.http_capture),

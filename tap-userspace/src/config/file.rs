@@ -41,6 +41,22 @@ pub struct Config {
     pub db: Exchanges,
     /// Objects of HTTP transactions in an object store.
     pub http_capture: HttpCapture,
+    /// Writes to backends.
+    pub eventstore: EventStore,
+}
+
+/// Block `eventstore`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EventStore {
+    /// Whether each write to a backend has a span, where spans are exported.
+    pub spans: bool,
+}
+
+impl Default for EventStore {
+    fn default() -> Self {
+        Self { spans: true }
+    }
 }
 
 /// Blocks `http` and `db`.
@@ -200,13 +216,15 @@ pub struct Connections {
     /// After this long a connection's span is exported and its next segment begins.
     #[serde(deserialize_with = "duration")]
     pub max_age: Duration,
+    /// Whether log records tell when a connection opens, goes on for so long, and is over.
+    pub logs: bool,
     /// Most connections that are open at a time; the oldest goes.
     pub table_size: usize,
 }
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { max_age: Duration::from_secs(600), table_size: 262_144 }
+        Self { max_age: Duration::from_secs(600), logs: false, table_size: 262_144 }
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Entry {
     pub process: Option<Arc<Process>>,
     /// The peer's name, by the DNS answers seen before it was opened.
     pub peer_name: Option<Box<str>>,
+    /// That it has opened is still to be told.
+    pub unannounced: bool,
     /// The server's name, by its client's first request.
     host: Option<Box<str>>,
     /// Records that came in each lane.
@@ -123,6 +125,7 @@ impl Entry {
             drawn,
             process: None,
             peer_name: None,
+            unannounced: false,
             host: None,
             came: [0; LANES],
             closing: None,

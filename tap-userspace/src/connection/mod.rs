@@ -8,6 +8,7 @@ pub mod clock;
 pub mod ending;
 pub mod entry;
 pub mod identity;
+pub mod life;
 pub mod model;
 pub mod retold;
 pub mod table;

@@ -70,6 +70,7 @@ pub fn fuzz_retold(bytes: &[u8]) {
         capacity: CAPACITY,
         max_age_ns: 50_000,
         event_limit: 16,
+        lives: false,
         parse: !bytes.len().is_multiple_of(4),
         statements: bytes.len() & 2 != 0,
         collect: (bytes.len() & 8 != 0).then(|| Arc::new(Collect::new(64, 1 << 20))),

@@ -21,6 +21,7 @@ use super::{
     batches::Batches,
     entry::{Entry, Terms, Told, address},
     identity::Identities,
+    life::Life,
     model::{Connection, Identity, Role},
     transaction::Transaction,
 };
@@ -41,6 +42,10 @@ const LINGER_NS: u64 = 50_000_000;
 /// host's sockets, which tells who opened it: the list of a host with 2,000 processes takes less.
 const LISTING_NS: u64 = 2_000_000_000;
 
+/// How long it waits for a connection's owner to be known to tell that it has opened: an accepted
+/// one has none before its first use.
+const ANNOUNCE_NS: u64 = 100_000_000;
+
 /// What the configuration says of the table.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -50,6 +55,8 @@ pub struct Settings {
     pub max_age_ns: u64,
     /// Most events of a span.
     pub event_limit: usize,
+    /// Whether it is told at once that a connection has opened.
+    pub lives: bool,
     /// Whether the exchanges inside connections are read.
     pub parse: bool,
     /// Whether exchanges of databases tell their statements.
@@ -76,6 +83,8 @@ pub struct Table {
     waiting: VecDeque<Key>,
     /// Connections that opened without an owner, and when.
     ownerless: VecDeque<(u64, Key)>,
+    /// Connections of which it is to be told that they have opened, and since when.
+    opening: VecDeque<(u64, Key)>,
     /// Connections of tap itself, which no close ends, and since when that is known. They stay until
     /// the records that were under way have come.
     own: VecDeque<(u64, Key)>,
@@ -110,6 +119,7 @@ impl Table {
             ages: VecDeque::new(),
             waiting: VecDeque::new(),
             ownerless: VecDeque::new(),
+            opening: VecDeque::new(),
             own: VecDeque::new(),
             listeners: HashSet::new(),
             names: Names::default(),
@@ -156,6 +166,11 @@ impl Table {
     /// Takes the exchanges that are over.
     pub fn take_transactions(&mut self) -> Batches<Transaction> {
         std::mem::take(&mut self.told.transactions)
+    }
+
+    /// Takes the connections that have opened. They come before the same that have finished.
+    pub fn take_lives(&mut self) -> Batches<Life> {
+        std::mem::take(&mut self.told.lives)
     }
 
     /// Takes what the kernel side should know: what to capture of connections, by cookie and
@@ -221,9 +236,14 @@ impl Table {
         if name.is_none() && open.connection.flags & flags::ACTIVE != 0 {
             self.unnamed.push(key);
         }
+        let announce = self.settings.lives;
+        if announce {
+            self.opening.push_back((self.now_ns, key));
+        }
         let entry = self.entry(key);
         entry.count(Lane::Life);
         entry.in_storage = true;
+        entry.unannounced = announce;
         entry.learn(&open.connection);
         entry.peer_name = name;
         if let Some(process) = process {
@@ -241,6 +261,7 @@ impl Table {
             // The first use of an accepted socket shows that it is tap's own; the kernel side
             // says no more of it.
             self.own.push_back((self.now_ns, key));
+            self.entry(key).unannounced = false;
             return;
         }
         let entry = self.entry(key);
@@ -369,6 +390,7 @@ impl Table {
         if entry.interest != Interest::Turns {
             self.forgotten.push(key.0);
         }
+        entry.announce(&terms(&self.settings, &self.identities, &self.listeners), &mut self.told);
         if entry.known {
             let lost = entry.in_storage;
             let terms = terms(&self.settings, &self.identities, &self.listeners);
@@ -407,6 +429,7 @@ impl Table {
             entry.peer_name = self.name_of(&entry.connection);
         }
         let terms = terms(&self.settings, &self.identities, &self.listeners);
+        entry.announce(&terms, &mut self.told);
         self.finished.push(entry.close(close, &terms, &mut self.told));
     }
 
@@ -425,6 +448,7 @@ impl Table {
                 entry.peer_name = name;
             }
         }
+        self.announce();
         while drained && let Some(&(since, key)) = self.own.front() {
             if self.now_ns.saturating_sub(since) < LINGER_NS {
                 break;
@@ -449,6 +473,23 @@ impl Table {
                 self.finish(key, &close);
             }
             self.waiting.pop_front();
+        }
+    }
+
+    /// Tells which connections have opened: once their owner is known, as it is soon.
+    fn announce(&mut self) {
+        let Self { opening, entries, settings, identities, listeners, told, .. } = self;
+        let terms = terms(settings, identities, listeners);
+        while let Some((since, key)) = opening.front() {
+            if let Some(entry) = entries.get_mut(key) {
+                let ownerless = entry.unannounced && entry.process.is_none();
+                let late = self.now_ns.saturating_sub(*since) >= ANNOUNCE_NS;
+                if ownerless && !late && opening.len() < settings.capacity {
+                    return;
+                }
+                entry.announce(&terms, told);
+            }
+            opening.pop_front();
         }
     }
 

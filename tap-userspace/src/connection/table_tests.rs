@@ -1,5 +1,7 @@
 //! The table against hand-made records: order, loss, generations, segments, bounds.
 
+mod lives;
+
 use tap_common::record::{self, Close, Data, Header, Kind, LANES, Lane, Open, flags};
 
 use super::{
@@ -33,6 +35,7 @@ impl Bench {
             capacity: 100,
             max_age_ns: 60_000 * MS,
             event_limit: 128,
+            lives: false,
             parse: false,
             statements: false,
             collect: None,
@@ -255,6 +258,7 @@ fn the_event_limit_keeps_the_close() {
         capacity: 10,
         max_age_ns: u64::MAX,
         event_limit: 4,
+        lives: false,
         parse: false,
         statements: false,
         collect: None,
@@ -373,6 +377,7 @@ fn reading() -> Bench {
         capacity: 100,
         max_age_ns: 60_000 * MS,
         event_limit: 128,
+        lives: false,
         parse: true,
         statements: false,
         collect: None,

@@ -47,9 +47,10 @@ pub async fn outcome(response: Response<Incoming>) -> Outcome {
     if !parts.status.is_success() {
         // Not from a gRPC server, but from what stands before it.
         let cause = format!("HTTP status {}", parts.status);
+        let error = parts.status.as_str().to_owned();
         return match parts.status.as_u16() {
-            429 | 502 | 503 | 504 => Outcome::again(cause),
-            _ => Outcome::Refused { cause, remedy: REMEDY },
+            429 | 502 | 503 | 504 => Outcome::again(cause, error),
+            _ => Outcome::Refused { cause, remedy: REMEDY, error: error.into() },
         };
     }
     match Limited::new(body, LONGEST_RESPONSE).collect().await {
@@ -57,7 +58,7 @@ pub async fn outcome(response: Response<Incoming>) -> Outcome {
             let trailers = body.trailers().cloned().unwrap_or_default();
             judge(&trailers, &body.to_bytes())
         }
-        Err(error) => Outcome::again(format!("the answer broke off: {error}")),
+        Err(error) => Outcome::again(format!("the answer broke off: {error}"), "broken"),
     }
 }
 
@@ -66,24 +67,26 @@ const REMEDY: &str = "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_P
 fn judge(trailers: &HeaderMap, body: &[u8]) -> Outcome {
     let text = |name: &str| trailers.get(name).and_then(|value| value.to_str().ok());
     let Some(code) = text("grpc-status").and_then(|code| code.parse::<u8>().ok()) else {
-        return Outcome::Refused { cause: "an answer without gRPC status".into(), remedy: REMEDY };
+        let cause = "an answer without gRPC status".into();
+        return Outcome::Refused { cause, remedy: REMEDY, error: "no_status".into() };
     };
     if code == 0 {
         return Outcome::from_response(body.get(PREFIX..).unwrap_or_default());
     }
     let message = text("grpc-message").map(|text| percent_decode(text).unwrap_or(text.to_owned()));
     let message = message.unwrap_or_default();
-    let cause = format!("gRPC status {} ({message})", status_name(code.into()));
+    let error = status_name(code.into());
+    let cause = format!("gRPC status {error} ({message})");
     let after = text("grpc-status-details-bin").and_then(retry_info);
     match code {
         // CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS.
-        1 | 4 | 10 | 11 | 14 | 15 => Outcome::Again { cause, after },
+        1 | 4 | 10 | 11 | 14 | 15 => Outcome::Again { cause, after, error },
         // RESOURCE_EXHAUSTED: only where the server says that it will recover.
-        8 if after.is_some() => Outcome::Again { cause, after },
-        8 => Outcome::Refused { cause, remedy: "lower OTEL_BSP_MAX_EXPORT_BATCH_SIZE" },
-        7 | 16 => Outcome::Refused { cause, remedy: "check OTEL_EXPORTER_OTLP_HEADERS" },
-        12 => Outcome::Refused { cause, remedy: REMEDY },
-        _ => Outcome::Refused { cause, remedy: "look into the collector's log" },
+        8 if after.is_some() => Outcome::Again { cause, after, error },
+        8 => Outcome::Refused { cause, remedy: "lower OTEL_BSP_MAX_EXPORT_BATCH_SIZE", error },
+        7 | 16 => Outcome::Refused { cause, remedy: "check OTEL_EXPORTER_OTLP_HEADERS", error },
+        12 => Outcome::Refused { cause, remedy: REMEDY, error },
+        _ => Outcome::Refused { cause, remedy: "look into the collector's log", error },
     }
 }
 
@@ -150,7 +153,8 @@ mod tests {
         ]);
         let after = Some(Duration::from_secs(1) + Duration::from_nanos(12_928));
         let cause = "gRPC status RESOURCE_EXHAUSTED (too much)".to_owned();
-        assert_eq!(outcome, Outcome::Again { cause, after });
+        let error = "RESOURCE_EXHAUSTED".into();
+        assert_eq!(outcome, Outcome::Again { cause, after, error });
         for bad in ["", "*", "AAAA", &details[..20]] {
             assert_eq!(retry_info(bad), None, "{bad}");
         }

@@ -1,7 +1,10 @@
 //! OTLP/HTTP's answers: response in, [`Outcome`] out. Which status may be tried again, and when:
 //! <https://opentelemetry.io/docs/specs/otlp/#failures-1>.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
@@ -36,17 +39,19 @@ fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], json: bool) -> Ou
     } else {
         format!("HTTP status {status}: {message}")
     };
+    let error = Cow::Owned(status.as_str().to_owned());
     match status.as_u16() {
-        429 | 502 | 503 | 504 => Outcome::Again { cause, after: retry_after(headers) },
-        401 | 403 => Outcome::Refused { cause, remedy: "check OTEL_EXPORTER_OTLP_HEADERS" },
+        429 | 502 | 503 | 504 => Outcome::Again { cause, after: retry_after(headers), error },
+        401 | 403 => Outcome::Refused { cause, remedy: "check OTEL_EXPORTER_OTLP_HEADERS", error },
         300..=399 | 404 | 405 => Outcome::Refused {
             cause,
             remedy: "check the path of OTEL_EXPORTER_OTLP_ENDPOINT, and \
                      OTEL_EXPORTER_OTLP_PROTOCOL",
+            error,
         },
-        413 => Outcome::Refused { cause, remedy: "lower OTEL_BSP_MAX_EXPORT_BATCH_SIZE" },
-        415 => Outcome::Refused { cause, remedy: "change OTEL_EXPORTER_OTLP_PROTOCOL" },
-        _ => Outcome::Refused { cause, remedy: "look into the collector's log" },
+        413 => Outcome::Refused { cause, remedy: "lower OTEL_BSP_MAX_EXPORT_BATCH_SIZE", error },
+        415 => Outcome::Refused { cause, remedy: "change OTEL_EXPORTER_OTLP_PROTOCOL", error },
+        _ => Outcome::Refused { cause, remedy: "look into the collector's log", error },
     }
 }
 

@@ -3,11 +3,11 @@
 use std::io::Write as _;
 
 use crate::{
-    connection::{model::Connection, transaction::Transaction},
+    connection::{life::Life, model::Connection, transaction::Transaction},
     protocol::trace_context::TraceContext,
     telemetry::{
         attributes::{self, Sink},
-        child,
+        child, life as of_life,
         limits::Limits,
         log,
         semconv::Key,
@@ -81,6 +81,22 @@ pub fn transaction(transaction: &Transaction, terms: &log::Terms, out: &mut Vec<
     object.member("body", |out| quote(limits.cut(&log::line(transaction, terms)), out));
     object.left = limits.attributes;
     log::of_record(transaction, terms, &mut object);
+    object.dropped_count();
+    out.extend_from_slice(b"}\n");
+}
+
+/// Appends the line of a connection's log record.
+pub fn life(life: &Life, terms: &log::Terms, out: &mut Vec<u8>) {
+    out.push(b'{');
+    let limits = &terms.limits;
+    let mut object = Object { out, limits, left: u32::MAX, dropped: 0, first: true };
+    object.member("scope", |out| quote(span::SCOPE, out));
+    object.member("time", |out| time(life.at_ns, out));
+    object.member("trace_id", |out| hex(&life.identity.trace_id, out));
+    object.member("span_id", |out| hex(&life.identity.span_id, out));
+    object.member("body", |out| quote(limits.cut(&of_life::line(life)), out));
+    object.left = limits.attributes;
+    of_life::of_record(life, &mut object);
     object.dropped_count();
     out.extend_from_slice(b"}\n");
 }

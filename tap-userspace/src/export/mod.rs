@@ -14,11 +14,13 @@ pub mod line;
 pub mod object;
 pub mod otlp;
 pub mod queue;
+pub mod records;
 pub mod retry;
 pub mod sender;
 pub mod spans;
 pub mod table;
 pub mod transport;
+pub mod writes;
 
 use std::{
     io::IsTerminal as _,
@@ -35,15 +37,17 @@ use self::{
     items::Items,
     object::Objects,
     queue::{Queue, Queued},
+    records::{Lives, Records},
     spans::{Exchanges, SpanOf, Spans},
+    writes::Writes,
 };
 use crate::{
     config::{
-        environment::{Environment, Exporter, Signal},
+        environment::{Environment, Exporter, Otlp, Signal},
         exporters,
         http_capture::HttpCapture,
     },
-    connection::{model::Connection, transaction::Transaction},
+    connection::model::Connection,
     policy::{redact::Redaction, sample::Sampler},
     protocol::content::Collect,
     telemetry::{
@@ -71,27 +75,11 @@ pub enum Error {
     Thread(std::io::Error),
 }
 
-/// Log records of exchanges.
-struct Logs(log::Terms);
-
-impl otlp::Encoder for Logs {
-    type Item = Transaction;
-    const SCOPES: &'static [&'static str] = &log::SCOPES;
-
-    fn scope(&self, transaction: &Transaction) -> usize {
-        log::scope(transaction)
-    }
-
-    fn encode(&self, transaction: &Transaction, out: &mut Vec<u8>) {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let observed_ns = now.map_or(0, |now| now.as_nanos() as u64);
-        log::encode(transaction, &self.0, observed_ns, out);
-    }
-}
-
 /// The exporters of one signal, and the way into them.
 struct Ways<E: otlp::Encoder> {
     sink: Sink<E::Item>,
+    /// The same without what prints.
+    stores: Sink<E::Item>,
     otlp: Option<otlp::Exporter<E>>,
     console: Option<console::Exporter<E::Item>>,
 }
@@ -113,10 +101,11 @@ impl<E: otlp::Encoder<Item: Clone + console::Printed>> Ways<E> {
         let mut otlp = None;
         if environment.exporters(signal).contains(&Exporter::Otlp) {
             let delivery = Delivery::new(&with.config.otlp, environment.batching(signal));
-            let waiting = with.queues(name, "otlp", &delivery)?;
+            let way = environment.otlp(signal);
+            let waiting = with.queues(name, "otlp", &delivery, way)?;
             queues.push(waiting.memory.clone());
             otlp = Some(otlp::Exporter::start(
-                environment.otlp(signal),
+                way,
                 &delivery,
                 with.resource,
                 encoder,
@@ -124,6 +113,8 @@ impl<E: otlp::Encoder<Item: Clone + console::Printed>> Ways<E> {
                 with.handle,
             )?);
         }
+        let sampler = environment.sampler();
+        let stores = Sink { sampler, queues: queues.clone().into() };
         let mut console = None;
         if let Some(form) = printing {
             let bounds = Delivery::new(&Default::default(), environment.batching(signal)).bounds;
@@ -132,13 +123,13 @@ impl<E: otlp::Encoder<Item: Clone + console::Printed>> Ways<E> {
             let printer = console::Printer::new(form, with.terms.clone(), std::io::stdout());
             console = Some(console::Exporter::start(printer, queue, items).map_err(Error::Thread)?);
         }
-        let sink = Sink { sampler: environment.sampler(), queues: queues.into() };
-        Ok(Self { sink, otlp, console })
+        let sink = Sink { sampler, queues: queues.into() };
+        Ok(Self { sink, stores, otlp, console })
     }
 
     async fn shutdown(self, deadline: Instant) {
-        let Self { sink, otlp, console } = self;
-        drop(sink);
+        let Self { sink, stores, otlp, console } = self;
+        drop((sink, stores));
         let otlp = async {
             if let Some(otlp) = otlp {
                 otlp.shutdown(deadline).await;
@@ -161,6 +152,7 @@ struct Start<'a> {
     terms: &'a log::Terms,
     handle: &'a Handle,
     counters: ItemCounters,
+    writes: Arc<Writes>,
 }
 
 impl Start<'_> {
@@ -181,6 +173,7 @@ impl Start<'_> {
         signal: &'static str,
         exporter: &'static str,
         delivery: &Delivery,
+        way: &Otlp,
     ) -> Result<otlp::Queues<T>, disk::OpenError> {
         let (memory, items) = self.queue(signal, exporter, delivery.bounds);
         let disk = delivery.storage.as_ref().map(|storage| {
@@ -189,18 +182,20 @@ impl Start<'_> {
             let registry = self.counters.registry();
             DiskQueue::open(&storage.folder.join(own), storage.limits, items.clone(), registry)
         });
-        Ok(otlp::Queues { memory, disk: disk.transpose()?, items })
+        let writer = self.writes.of(&items, way);
+        Ok(otlp::Queues { memory, disk: disk.transpose()?, items, writer })
     }
 }
 
 /// All exporters, running.
 pub struct Exporters {
     spans: Ways<Spans>,
-    logs: Ways<Logs>,
+    logs: Ways<Records>,
     /// Exchanges that have spans, by scope.
     children: [bool; log::SCOPES.len()],
     objects: Option<Objects>,
     meter: Option<Meter>,
+    writes: Arc<Writes>,
     counters: ItemCounters,
 }
 
@@ -226,15 +221,27 @@ impl Exporters {
             false => lines(Signal::Traces),
         };
         let counters = ItemCounters::default();
-        let mut with = Start { environment, config, resource: &resource, terms, handle, counters };
+        let writes = Arc::new(Writes::default());
+        let mut with = Start {
+            environment,
+            config,
+            resource: &resource,
+            terms,
+            handle,
+            counters,
+            writes: writes.clone(),
+        };
         let limits = environment.limits();
         let encoder = Spans(log::Terms { limits, ..terms.clone() });
         let spans = Ways::start(&mut with, Signal::Traces, "traces", form, encoder)?;
-        let encoder = Logs(terms.clone());
+        let encoder = Records(terms.clone());
         let logs = Ways::start(&mut with, Signal::Logs, "logs", lines(Signal::Logs), encoder)?;
         let mut counters = with.counters;
-        let meter = meter::start(environment, &resource, &mut counters, handle)?;
-        Ok(Self { spans, logs, children: terms.spans, objects: None, meter, counters })
+        let meter = meter::start(environment, &resource, &mut counters, &writes, handle)?;
+        if terms.writes {
+            writes.tell(spans.stores.clone());
+        }
+        Ok(Self { spans, logs, children: terms.spans, objects: None, meter, writes, counters })
     }
 
     /// Makes objects of HTTP transactions too, if `config` asks for it. To be called before
@@ -271,6 +278,12 @@ impl Exporters {
         Exchanges { logs, spans, wanted: self.children, objects }
     }
 
+    /// The way in for moments of connections, if they are `wanted`.
+    pub fn lives(&self, wanted: bool) -> Lives {
+        let sink = self.logs.sink.clone();
+        Lives(Some(sink).filter(|sink| wanted && sink.is_wanted()))
+    }
+
     /// What became of every item.
     pub fn counters(&self) -> ItemCounters {
         self.counters.clone()
@@ -284,12 +297,13 @@ impl Exporters {
     /// Sends and prints what is queued, until `deadline`; what remains is dropped and counted. The
     /// counts at the end, as the accounting line has them.
     pub async fn shutdown(self, deadline: Instant) -> Value {
-        let Self { spans, logs, children: _, objects, meter, counters } = self;
+        let Self { spans, logs, children: _, objects, meter, writes, counters } = self;
         // First, as what it has goes to the others.
         let uploads = match objects {
             Some(objects) => Some(objects.close(deadline).await),
             None => None,
         };
+        writes.close();
         let uploads = async {
             if let Some(uploads) = uploads {
                 uploads.shutdown(deadline).await;

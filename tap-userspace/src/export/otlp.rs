@@ -15,8 +15,9 @@ use super::{
     items::{Items, Reason},
     queue::{Batch, Queue, Queued},
     retry::Backoff,
-    sender::{End, Sender},
-    transport::{Prepared, Transport},
+    sender::{End, Sender, Sending},
+    transport::Transport,
+    writes::Writer,
 };
 use crate::{
     config::environment::Otlp,
@@ -59,6 +60,8 @@ pub struct Queues<T> {
     pub disk: Option<Arc<DiskQueue>>,
     /// What becomes of each item.
     pub items: Arc<Items>,
+    /// Is told what becomes of each request.
+    pub writer: Writer,
 }
 
 struct Shared<E: Encoder> {
@@ -84,12 +87,12 @@ impl<E: Encoder> Exporter<E> {
         handle: &Handle,
     ) -> Result<Self, client::Error> {
         let (leave, leaving) = watch::channel(false);
-        let Queues { memory, disk, items } = queues;
+        let Queues { memory, disk, items, writer } = queues;
         let shared = Arc::new(Shared {
             queue: memory,
             disk,
             items,
-            sender: Sender::new(otlp, delivery.retry, leaving.clone())?,
+            sender: Sender::new(otlp, delivery.retry, writer, leaving.clone())?,
             frames: E::SCOPES.iter().map(|scope| Frame::new(resource, scope)).collect(),
             encoder,
             block: delivery.block,
@@ -165,10 +168,10 @@ impl<E: Encoder> Shared<E> {
     /// Sends a request from memory. The memory, if it can be used again.
     async fn send(&self, message: Vec<u8>, start: usize, count: u64) -> Vec<u8> {
         match self.sender.prepare(message, start, count) {
-            Ok(message) => {
-                let end = self.sender.deliver(&message, count, false).await;
+            Ok(mut sending) => {
+                let end = self.sender.deliver(&mut sending, false).await;
                 self.settle(count, end);
-                message.into_buffer().unwrap_or_default()
+                sending.into_buffer().unwrap_or_default()
             }
             Err(end) => {
                 self.settle(count, end);
@@ -203,9 +206,9 @@ impl<E: Encoder> Shared<E> {
                 Pushed::Failed(_) => {
                     let direct = direct.get_or_insert_with(|| {
                         let prepared = self.sender.prepare(message.to_vec(), start, count);
-                        (prepared, Backoff::new(self.sender.retry()), Instant::now())
+                        (prepared, Backoff::new(self.sender.retry()))
                     });
-                    if let Some(end) = self.send_once(direct, count).await {
+                    if let Some(end) = self.send_once(direct).await {
                         self.settle(count, end);
                         break;
                     }
@@ -219,14 +222,13 @@ impl<E: Encoder> Shared<E> {
     /// One attempt to send what the disk does not take, and the pause after it.
     async fn send_once(
         &self,
-        (prepared, backoff, began): &mut (Result<Prepared, End>, Backoff, Instant),
-        count: u64,
+        (prepared, backoff): &mut (Result<Sending, End>, Backoff),
     ) -> Option<End> {
         match prepared {
             Err(end) => Some(*end),
-            Ok(message) => match self.sender.attempt(message, count, *began).await {
+            Ok(sending) => match self.sender.attempt(sending).await {
                 Ok(end) => Some(end),
-                Err(asked) => self.sender.wait(backoff, asked, *began, false).await,
+                Err(asked) => self.sender.wait(backoff, asked, sending, false).await,
             },
         }
     }
@@ -239,7 +241,7 @@ impl<E: Encoder> Shared<E> {
             let count = ticket.items();
             let start = Transport::HEADROOM;
             let end = match self.sender.prepare(body, start, count) {
-                Ok(message) => self.sender.deliver(&message, count, true).await,
+                Ok(mut sending) => self.sender.deliver(&mut sending, true).await,
                 Err(end) => end,
             };
             if end == End::Left {

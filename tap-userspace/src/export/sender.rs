@@ -11,8 +11,9 @@ use super::{
     items::{Counts, Reason},
     retry::{Backoff, Retry},
     transport::{Outcome, Prepared, Transport},
+    writes::{Begun, Writer},
 };
-use crate::config::environment::Otlp;
+use crate::{config::environment::Otlp, telemetry::eventstore::Became};
 
 /// Longest pause between attempts once tap is leaving.
 const LEAVING_PAUSE: Duration = Duration::from_millis(250);
@@ -48,24 +49,44 @@ impl End {
     }
 }
 
+/// A request on its way to its end.
+#[derive(Debug)]
+pub struct Sending {
+    message: Prepared,
+    count: u64,
+    began: Instant,
+    /// What its span will tell, if there is to be one.
+    write: Option<Begun>,
+}
+
+impl Sending {
+    /// The memory, to be used again; `None` where somebody still reads it.
+    pub fn into_buffer(self) -> Option<Vec<u8>> {
+        self.message.into_buffer()
+    }
+}
+
 /// The way to one endpoint, and how long it is tried.
 #[derive(Debug)]
 pub struct Sender {
     transport: Transport,
     retry: Retry,
     complaints: Complaints,
+    writer: Writer,
     leaving: watch::Receiver<bool>,
 }
 
 impl Sender {
-    /// The way that `otlp` describes; `leaving` says when tap is about to end.
+    /// The way that `otlp` describes; `writer` is told of requests, and `leaving` says when tap is
+    /// about to end.
     pub fn new(
         otlp: &Otlp,
         retry: Retry,
+        writer: Writer,
         leaving: watch::Receiver<bool>,
     ) -> Result<Self, client::Error> {
         let transport = Transport::new(otlp)?;
-        Ok(Self { transport, retry, complaints: Complaints::default(), leaving })
+        Ok(Self { transport, retry, complaints: Complaints::default(), writer, leaving })
     }
 
     /// When a request is tried again.
@@ -74,43 +95,50 @@ impl Sender {
     }
 
     /// Brings the protobuf request `message[start..]` of `count` items into its protocol's form.
-    pub fn prepare(&self, message: Vec<u8>, start: usize, count: u64) -> Result<Prepared, End> {
-        self.transport.prepare(message, start).map_err(|cause| {
-            self.refused(&cause, "report this as a bug", count);
-            End::Refused
-        })
+    pub fn prepare(&self, message: Vec<u8>, start: usize, count: u64) -> Result<Sending, End> {
+        let mut write = self.writer.begin(&message[start..], count);
+        match self.transport.prepare(message, start) {
+            Ok(message) => {
+                // What the encoding took is none of the backend's time.
+                if let Some(write) = &mut write {
+                    write.start();
+                }
+                Ok(Sending { message, count, began: Instant::now(), write })
+            }
+            Err(cause) => {
+                self.refused(&cause, "report this as a bug", count);
+                Err(End::Refused)
+            }
+        }
     }
 
     /// Sends a request until it is taken or refused, or it has taken too long; or, if it is `kept`
     /// elsewhere, until tap leaves and the receiver does not take it.
-    pub async fn deliver(&self, message: &Prepared, count: u64, kept: bool) -> End {
-        let began = Instant::now();
+    pub async fn deliver(&self, sending: &mut Sending, kept: bool) -> End {
         let mut backoff = Backoff::new(self.retry);
         loop {
-            let asked = match self.attempt(message, count, began).await {
+            let asked = match self.attempt(sending).await {
                 Ok(end) => return end,
                 Err(asked) => asked,
             };
-            if let Some(end) = self.wait(&mut backoff, asked, began, kept).await {
+            if let Some(end) = self.wait(&mut backoff, asked, sending, kept).await {
                 return end;
             }
         }
     }
 
-    /// One attempt of a request that was `began` to be sent; an error is worth another one, which
-    /// the receiver may have told when to make.
-    pub async fn attempt(
-        &self,
-        message: &Prepared,
-        count: u64,
-        began: Instant,
-    ) -> Result<End, Option<Duration>> {
-        let left = self.retry.give_up.map(|limit| limit.saturating_sub(began.elapsed()));
+    /// One attempt; an error is worth another one, which the receiver may have told when to make.
+    pub async fn attempt(&self, sending: &mut Sending) -> Result<End, Option<Duration>> {
+        let count = sending.count;
+        let left = self.retry.give_up.map(|limit| limit.saturating_sub(sending.began.elapsed()));
         let timeout = match (self.transport.timeout(), left) {
             (Some(timeout), Some(left)) => Some(timeout.min(left)),
             (timeout, left) => timeout.or(left),
         };
-        match self.transport.attempt(message, timeout).await {
+        if let Some(write) = &mut sending.write {
+            write.attempt();
+        }
+        match self.transport.attempt(&sending.message, timeout).await {
             Outcome::Taken { rejected, message } => {
                 let rejected = rejected.min(count);
                 if rejected > 0 || !message.is_empty() {
@@ -118,14 +146,25 @@ impl Sender {
                 } else {
                     self.complaints.recovered(&self.transport.endpoint());
                 }
+                self.told(
+                    sending,
+                    if rejected > 0 { Became::Partial(rejected) } else { Became::Ok },
+                );
                 Ok(End::Taken { rejected })
             }
-            Outcome::Refused { cause, remedy } => {
+            Outcome::Refused { cause, remedy, error } => {
                 self.refused(&cause, remedy, count);
+                if let Some(write) = &mut sending.write {
+                    write.failed(error);
+                }
+                self.told(sending, Became::Refused);
                 Ok(End::Refused)
             }
-            Outcome::Again { cause, after } => {
+            Outcome::Again { cause, after, error } => {
                 self.unreachable(&cause);
+                if let Some(write) = &mut sending.write {
+                    write.failed(error);
+                }
                 Err(after)
             }
         }
@@ -136,7 +175,7 @@ impl Sender {
         &self,
         backoff: &mut Backoff,
         asked: Option<Duration>,
-        began: Instant,
+        sending: &mut Sending,
         kept: bool,
     ) -> Option<End> {
         let mut leaving = self.leaving.clone();
@@ -144,8 +183,10 @@ impl Sender {
             return Some(End::Left);
         }
         let pause = backoff.pause(asked);
-        let exhausted = self.retry.give_up.is_some_and(|limit| began.elapsed() + pause > limit);
+        let spent = sending.began.elapsed() + pause;
+        let exhausted = self.retry.give_up.is_some_and(|limit| spent > limit);
         if exhausted || !self.retry.enabled {
+            self.told(sending, Became::Dropped);
             return Some(End::Exhausted);
         }
         if asked.is_some() && !kept {
@@ -158,6 +199,11 @@ impl Sender {
             drop(tokio::time::timeout(pause, leaving.changed()).await);
         }
         (kept && *leaving.borrow()).then_some(End::Left)
+    }
+
+    /// The request's span tells what became of it.
+    fn told(&self, sending: &mut Sending, became: Became) {
+        self.writer.end(sending.write.take(), sending.message.len() as u64, became);
     }
 
     fn unreachable(&self, cause: &str) {

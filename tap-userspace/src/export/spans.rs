@@ -1,16 +1,22 @@
-//! What the traces pipeline carries: spans of connections and, where the configuration asks for
-//! them, of the exchanges within. One queue takes both, so one identity counts both.
+//! What the traces pipeline carries: spans of connections, of writes to backends and, where the
+//! configuration asks for them, of the exchanges within connections. One queue takes all, so one
+//! identity counts all.
 
 use super::{
     Sink,
     console::{Form, Printed},
     line, object, otlp,
     queue::Queued,
+    records::RecordOf,
     table,
 };
 use crate::{
     connection::{model::Connection, transaction::Transaction},
-    telemetry::{child, log, span},
+    telemetry::{
+        child,
+        eventstore::{self, Write},
+        log, span,
+    },
 };
 
 /// What becomes a span.
@@ -20,6 +26,8 @@ pub enum SpanOf {
     Connection(Connection),
     /// An exchange: a child of its connection's span.
     Exchange(Transaction),
+    /// A write to a backend.
+    Write(Box<Write>),
 }
 
 impl From<Connection> for SpanOf {
@@ -33,6 +41,7 @@ impl Queued for SpanOf {
         match self {
             Self::Connection(connection) => connection.weight(),
             Self::Exchange(transaction) => transaction.weight(),
+            Self::Write(_) => size_of::<Self>() + size_of::<Write>(),
         }
     }
 
@@ -40,6 +49,7 @@ impl Queued for SpanOf {
         match self {
             Self::Connection(connection) => connection.trace_id(),
             Self::Exchange(transaction) => transaction.trace_id(),
+            Self::Write(write) => &write.trace_id,
         }
     }
 }
@@ -50,6 +60,8 @@ impl Printed for SpanOf {
             (Self::Connection(connection), _) => connection.print(form, terms, out),
             (Self::Exchange(transaction), Form::Table) => table::exchange(transaction, out),
             (Self::Exchange(transaction), Form::Lines) => line::child(transaction, terms, out),
+            // Nobody offers them to a console: each would be a line about other lines.
+            (Self::Write(_), _) => {}
         }
     }
 }
@@ -59,12 +71,14 @@ pub struct Spans(pub log::Terms);
 
 impl otlp::Encoder for Spans {
     type Item = SpanOf;
-    const SCOPES: &'static [&'static str] = &[span::SCOPE, log::SCOPES[0], log::SCOPES[1]];
+    const SCOPES: &'static [&'static str] =
+        &[span::SCOPE, log::SCOPES[0], log::SCOPES[1], eventstore::SCOPE];
 
     fn scope(&self, of: &SpanOf) -> usize {
         match of {
             SpanOf::Connection(_) => 0,
             SpanOf::Exchange(transaction) => 1 + log::scope(transaction),
+            SpanOf::Write(_) => 1 + log::SCOPES.len(),
         }
     }
 
@@ -72,6 +86,7 @@ impl otlp::Encoder for Spans {
         match of {
             SpanOf::Connection(connection) => span::encode(connection, &self.0.limits, out),
             SpanOf::Exchange(transaction) => child::encode(transaction, &self.0, out),
+            SpanOf::Write(write) => eventstore::encode(write, &self.0.limits, out),
         }
     }
 }
@@ -79,7 +94,7 @@ impl otlp::Encoder for Spans {
 /// The way in for exchanges: each becomes a log record, and a span where these are wanted.
 #[derive(Clone, Debug)]
 pub struct Exchanges {
-    pub(super) logs: Sink<Transaction>,
+    pub(super) logs: Sink<RecordOf>,
     pub(super) spans: Sink<SpanOf>,
     /// By scope.
     pub(super) wanted: [bool; log::SCOPES.len()],

@@ -1,7 +1,7 @@
 //! One OTLP request to its endpoint, whatever the protocol. Comes in: a protobuf message; goes out:
 //! an [`Outcome`]. Trying again is [`super::otlp`]'s.
 
-use std::{io::Write as _, time::Duration};
+use std::{borrow::Cow, io::Write as _, time::Duration};
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
@@ -21,6 +21,16 @@ use super::{
 use crate::config::environment::{Compression, Otlp, Protocol, Signal};
 
 impl Prepared {
+    /// Bytes that are sent.
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none: a request of nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The memory, to be used again; `None` where somebody still reads it.
     pub fn into_buffer(self) -> Option<Vec<u8>> {
         let mut buffer = Vec::from(self.0.try_into_mut().ok()?);
@@ -48,6 +58,8 @@ pub enum Outcome {
         cause: String,
         /// When the receiver wants to be asked again.
         after: Option<Duration>,
+        /// `error.type`.
+        error: Cow<'static, str>,
     },
     /// The receiver refuses all of it for good.
     Refused {
@@ -55,13 +67,15 @@ pub enum Outcome {
         cause: String,
         /// What to do about it.
         remedy: &'static str,
+        /// `error.type`.
+        error: Cow<'static, str>,
     },
 }
 
 impl Outcome {
     /// Worth trying again, whenever.
-    pub fn again(cause: impl Into<String>) -> Self {
-        Self::Again { cause: cause.into(), after: None }
+    pub fn again(cause: impl Into<String>, error: impl Into<Cow<'static, str>>) -> Self {
+        Self::Again { cause: cause.into(), after: None, error: error.into() }
     }
 
     /// From a decoded response. Those of all signals have the same fields.
@@ -176,9 +190,9 @@ impl Transport {
         let attempt = self.send(message.0.clone());
         match timeout {
             None => attempt.await,
-            Some(timeout) => tokio::time::timeout(timeout, attempt)
-                .await
-                .unwrap_or_else(|_| Outcome::again(format!("no answer within {timeout:?}"))),
+            Some(timeout) => tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| {
+                Outcome::again(format!("no answer within {timeout:?}"), "timeout")
+            }),
         }
     }
 
@@ -188,7 +202,10 @@ impl Transport {
         *request.uri_mut() = self.otlp.endpoint.clone();
         *request.headers_mut() = self.headers.clone();
         match self.client.request(request).await {
-            Err(error) => Outcome::again(chain(&error)),
+            Err(error) => {
+                let kind = if error.is_connect() { "connect" } else { "broken" };
+                Outcome::again(chain(&error), kind)
+            }
             Ok(response) if self.otlp.protocol == Protocol::Grpc => grpc::outcome(response).await,
             Ok(response) => over_http::outcome(response).await,
         }

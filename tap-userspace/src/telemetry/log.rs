@@ -25,7 +25,7 @@ use crate::{
 /// Instrumentation scopes of log records.
 pub const SCOPES: [&str; 2] = ["tap.http", "tap.db"];
 
-/// `event.type` of every record.
+/// `event.type` of every record of an exchange.
 const EVENT_TYPE: &str = "artifact_record";
 
 /// `SeverityNumber`: INFO and ERROR.
@@ -44,6 +44,8 @@ pub struct Terms {
     pub headers: bool,
     /// Whether exchanges have spans too, by [`SCOPES`].
     pub spans: [bool; SCOPES.len()],
+    /// Whether writes to backends have spans ([`super::eventstore`]).
+    pub writes: bool,
 }
 
 /// Index in [`SCOPES`] of a record's scope.
@@ -82,24 +84,57 @@ impl<'a> Common<'a> {
 /// Encodes one record as the field `log_records` of `ScopeLogs`.
 pub fn encode(transaction: &Transaction, terms: &Terms, observed_ns: u64, out: &mut Vec<u8>) {
     let common = Common::of(transaction, terms);
-    let failed = error_type(transaction).is_some();
-    let (severity, severity_text) = SEVERITIES[usize::from(failed)];
+    let head = Head {
+        at_ns: transaction.exchange.ended_ns,
+        observed_ns,
+        failed: error_type(transaction).is_some(),
+        trace_id: &transaction.about.identity.trace_id,
+        span_id: &transaction.about.identity.span_id,
+    };
+    encode_record(&head, &line_of(transaction, &common), terms, out, |attributes| {
+        all(transaction, terms, &common, attributes);
+    });
+}
+
+/// What every record has besides its text and its attributes.
+pub(super) struct Head<'a> {
+    /// When it happened.
+    pub at_ns: u64,
+    /// When tap told of it.
+    pub observed_ns: u64,
+    /// Whether it is an error.
+    pub failed: bool,
+    /// The connection's.
+    pub trace_id: &'a [u8; 16],
+    /// Its span's.
+    pub span_id: &'a [u8; 8],
+}
+
+/// Encodes the `LogRecord` message, whose attributes `fill` gives.
+pub(super) fn encode_record(
+    head: &Head<'_>,
+    text: &str,
+    terms: &Terms,
+    out: &mut Vec<u8>,
+    fill: impl FnOnce(&mut Attributes<'_>),
+) {
+    let (severity, severity_text) = SEVERITIES[usize::from(head.failed)];
     let record = Message::open(out, 2, 2);
-    protobuf::fixed64(out, 1, transaction.exchange.ended_ns);
+    protobuf::fixed64(out, 1, head.at_ns);
     protobuf::uint(out, 2, severity);
     protobuf::bytes(out, 3, severity_text.as_bytes());
     let body = Message::open(out, 5, 1);
-    protobuf::bytes(out, 1, terms.limits.cut(&line_of(transaction, &common)).as_bytes());
+    protobuf::bytes(out, 1, terms.limits.cut(text).as_bytes());
     body.close(out);
     let mut attributes = Attributes::new(out, 6, &terms.limits, terms.limits.attributes);
-    all(transaction, terms, &common, &mut attributes);
+    fill(&mut attributes);
     let dropped = attributes.dropped;
     protobuf::uint(out, 7, dropped.into());
     out.push(8 << 3 | 5);
     out.extend_from_slice(&FLAGS_SAMPLED.to_le_bytes());
-    protobuf::bytes(out, 9, &transaction.about.identity.trace_id);
-    protobuf::bytes(out, 10, &transaction.about.identity.span_id);
-    protobuf::fixed64(out, 11, observed_ns);
+    protobuf::bytes(out, 9, head.trace_id);
+    protobuf::bytes(out, 10, head.span_id);
+    protobuf::fixed64(out, 11, head.observed_ns);
     record.close(out);
 }
 

@@ -13,6 +13,7 @@ use prost::Message as _;
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 
 use super::{
+    eventstore::Became,
     metric::{Read, Reader, Registry, line, otlp::Encoder},
     resource::Resource,
 };
@@ -26,6 +27,7 @@ use crate::{
         left,
         retry::{Backoff, Retry},
         transport::{Outcome, Prepared, Transport},
+        writes::{Writer, Writes},
     },
 };
 
@@ -43,6 +45,7 @@ pub fn start(
     environment: &Environment,
     resource: &Resource,
     counters: &mut ItemCounters,
+    writes: &Arc<Writes>,
     handle: &Handle,
 ) -> Result<Option<Meter>, client::Error> {
     let exporters = environment.exporters(Signal::Metrics);
@@ -56,10 +59,12 @@ pub fn start(
     };
     let mut otlp = None;
     if exporters.contains(&Exporter::Otlp) {
+        let (way, items) = (environment.otlp(Signal::Metrics), account("otlp"));
         otlp = Some(Sender {
-            transport: Transport::new(environment.otlp(Signal::Metrics))?,
+            transport: Transport::new(way)?,
             encoder: Encoder::new(resource, metering.temporality, clock::wall()),
-            items: account("otlp"),
+            writer: writes.of(&items, way),
+            items,
             complaints: Complaints::default(),
             give_up: metering.give_up,
             leaving: leaving.clone(),
@@ -160,6 +165,7 @@ struct Sender {
     transport: Transport,
     encoder: Encoder,
     items: Arc<Items>,
+    writer: Writer,
     complaints: Complaints,
     give_up: Option<Duration>,
     leaving: watch::Receiver<Option<Instant>>,
@@ -177,7 +183,7 @@ impl Sender {
         let began = Instant::now();
         for (message, points) in requests {
             hold(&self.items, points);
-            let rejected = match self.request(&message, began).await {
+            let rejected = match self.request(&message, points, began).await {
                 Ok(rejected) => Ok(rejected.min(points)),
                 Err(Failed { cause, reason }) => {
                     self.complain(&cause);
@@ -203,23 +209,47 @@ impl Sender {
     async fn request(
         &self,
         message: &ExportMetricsServiceRequest,
+        points: u64,
         began: Instant,
     ) -> Result<u64, Failed> {
         let refused = |cause| Failed { cause, reason: None };
         let mut bytes = vec![0; Transport::HEADROOM];
         message.encode(&mut bytes).map_err(|error| refused(error.to_string()))?;
+        let mut write = self.writer.begin(&bytes[Transport::HEADROOM..], points);
         let prepared = self.transport.prepare(bytes, Transport::HEADROOM).map_err(refused)?;
+        let size = prepared.len() as u64;
+        if let Some(write) = &mut write {
+            write.start();
+        }
         let mut backoff = Backoff::new(Retry::default());
         loop {
+            if let Some(write) = &mut write {
+                write.attempt();
+            }
             match self.attempt(&prepared, began).await {
                 Outcome::Taken { rejected, message } => {
+                    let became = if rejected > 0 {
+                        Became::Partial(rejected.min(points))
+                    } else {
+                        Became::Ok
+                    };
+                    self.writer.end(write, size, became);
                     if rejected > 0 || !message.is_empty() {
                         self.complain(&message);
                     }
                     return Ok(rejected);
                 }
-                Outcome::Refused { cause, .. } => return Err(refused(cause)),
-                Outcome::Again { cause, after } => {
+                Outcome::Refused { cause, error, .. } => {
+                    if let Some(write) = &mut write {
+                        write.failed(error);
+                    }
+                    self.writer.end(write, size, Became::Refused);
+                    return Err(refused(cause));
+                }
+                Outcome::Again { cause, after, error } => {
+                    if let Some(write) = &mut write {
+                        write.failed(error);
+                    }
                     let pause = backoff.pause(after);
                     let leaving = *self.leaving.borrow();
                     if self.rest(began).is_some_and(|rest| rest <= pause) {
@@ -227,6 +257,7 @@ impl Sender {
                             Some(_) => Reason::Shutdown,
                             None => Reason::RetryExhausted,
                         };
+                        self.writer.end(write, size, Became::Dropped);
                         return Err(Failed { cause, reason: Some(reason) });
                     }
                     let mut told = self.leaving.clone();

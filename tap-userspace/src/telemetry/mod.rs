@@ -2,6 +2,8 @@
 
 pub mod attributes;
 pub mod child;
+pub mod eventstore;
+pub mod life;
 pub mod limits;
 pub mod log;
 pub mod meter;

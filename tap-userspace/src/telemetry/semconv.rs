@@ -119,6 +119,7 @@ keys! {
     EVENT_TYPE "event.type" Text
     EVENT "event" Map
     SUMMARY_CONNECTION_ID "summary.connection_id" Text
+    SUMMARY_CONNECTION_EVENT "summary.connection_event" Text
     SUMMARY_REQUEST_ID "summary.request_id" Text
     SUMMARY_REQUEST_METHOD "summary.request_method" Text
     SUMMARY_REQUEST_SCHEME "summary.request_scheme" Text
@@ -160,6 +161,14 @@ keys! {
     MESSAGING_SYSTEM "messaging.system" Text
     MESSAGING_OPERATION_NAME "messaging.operation.name" Text
     MESSAGING_DESTINATION_NAME "messaging.destination.name" Text
+    TAP_EVENTSTORE_BACKEND "tap.eventstore.backend" Text
+    TAP_EVENTSTORE_SIGNAL "tap.eventstore.signal" Text
+    TAP_EVENTSTORE_PROTOCOL "tap.eventstore.protocol" Text
+    TAP_EVENTSTORE_BATCH_ITEMS "tap.eventstore.batch.items" Int
+    TAP_EVENTSTORE_BATCH_BYTES "tap.eventstore.batch.bytes" Int
+    TAP_EVENTSTORE_ATTEMPTS "tap.eventstore.attempts" Int
+    TAP_EVENTSTORE_RESULT "tap.eventstore.result" Text
+    TAP_EVENTSTORE_REJECTED "tap.eventstore.rejected" Int
     TAP_EXCHANGE_QUALITY "tap.exchange.quality" Texts
     TAP_WEBSOCKET_CLIENT_MESSAGES "tap.websocket.client.messages" Int
     TAP_WEBSOCKET_SERVER_MESSAGES "tap.websocket.server.messages" Int

@@ -25,7 +25,7 @@ fn collect(session: Session, port: u16, count: usize) -> Result<(Vec<Arc<Span>>,
     let accounting = ended.check()?;
     let spans: Vec<_> = receiver.spans().into_iter().filter(|span| of_port(span)).collect();
     assert_eq!(spans.len(), count);
-    assert_eq!(receiver.spans().len() as u64, accounting.spans("exported"));
+    assert_eq!(receiver.arrived(), accounting.spans("exported"));
     Ok((spans, accounting))
 }
 

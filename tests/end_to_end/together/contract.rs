@@ -66,7 +66,7 @@ fn every_name_is_a_convention_or_taps_own_and_has_its_type() {
         on.receiver.wait_for("curl's spans", 2, tests::wait::PATIENCE, |it| it.has_port(port))?;
         let conventions = conventions()?;
         let mut wrong = BTreeSet::new();
-        for span in on.receiver.spans() {
+        for span in on.receiver.spans().into_iter().chain(on.receiver.writes()) {
             wrong.extend(faults(&span.attributes, &conventions));
             wrong.extend(faults(&span.resource, &conventions));
             for event in &span.events {

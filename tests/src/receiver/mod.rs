@@ -94,9 +94,20 @@ impl Receiver {
         &self.store
     }
 
-    /// Every span so far.
+    /// Every span so far of connections and of what is in them. Those of the daemon's requests are
+    /// [`Self::writes`], so that a test counts what it made itself.
     pub fn spans(&self) -> Vec<Arc<Span>> {
         self.store.spans()
+    }
+
+    /// Every span so far that tells of a request.
+    pub fn writes(&self) -> Vec<Arc<Span>> {
+        self.store.writes()
+    }
+
+    /// How many spans of any kind arrived.
+    pub fn arrived(&self) -> u64 {
+        (self.spans().len() + self.writes().len()) as u64
     }
 
     /// Every point of a metric, in the order they came.

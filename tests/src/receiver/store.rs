@@ -11,6 +11,9 @@ use anyhow::{Result, bail};
 use super::{Point, Protocol, faults::Faults};
 use crate::span::Span;
 
+/// The scope of the daemon's spans of its own requests.
+const WRITES: &str = "tap.eventstore";
+
 /// One export request.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -34,6 +37,7 @@ pub struct Store {
 #[derive(Debug, Default)]
 struct Inner {
     spans: Vec<Arc<Span>>,
+    writes: Vec<Arc<Span>>,
     requests: Vec<Request>,
     complaints: Vec<String>,
     points: Vec<Point>,
@@ -51,9 +55,14 @@ impl Store {
         self.changed.notify_all();
     }
 
-    /// Every span so far.
+    /// Every span so far of connections and of what is in them.
     pub fn spans(&self) -> Vec<Arc<Span>> {
         self.lock().spans.clone()
+    }
+
+    /// Every span so far that tells of a request.
+    pub fn writes(&self) -> Vec<Arc<Span>> {
+        self.lock().writes.clone()
     }
 
     /// Every request so far.
@@ -70,7 +79,10 @@ impl Store {
     pub(super) fn add(&self, request: Request, spans: Vec<Span>) {
         let mut inner = self.lock();
         inner.requests.push(request);
-        inner.spans.extend(spans.into_iter().map(Arc::new));
+        let spans = spans.into_iter().map(Arc::new);
+        let (writes, spans): (Vec<_>, Vec<_>) = spans.partition(|it| it.scope == WRITES);
+        inner.spans.extend(spans);
+        inner.writes.extend(writes);
         drop(inner);
         self.changed.notify_all();
     }

@@ -8,7 +8,8 @@ use super::{Entry, Terms};
 use crate::{
     connection::{
         batches::Batches,
-        model::{Event, Role, What},
+        life::{Life, Moment},
+        model::{Event, Role, State, What},
         table::Exchanges,
         transaction::{About, Transaction},
     },
@@ -24,6 +25,8 @@ use crate::{
 pub struct Told {
     /// Exchanges that are over.
     pub transactions: Batches<Transaction>,
+    /// Connections that opened.
+    pub lives: Batches<Life>,
     /// What became of exchanges.
     pub exchanges: Exchanges,
     /// Connections that ended without their protocol being known.
@@ -144,6 +147,32 @@ impl Entry {
         self.identity = Some(about.identity);
         self.about = Some(about.clone());
         about
+    }
+
+    /// Tells once that it has opened, if that is still to be told.
+    pub fn announce(&mut self, terms: &Terms<'_>, out: &mut Told) {
+        if !std::mem::take(&mut self.unannounced) {
+            return;
+        }
+        let about = self.about(terms);
+        let opened_ns = self.wall(self.connection.opened_ns);
+        out.lives.push(Life {
+            moment: Moment::Opened,
+            at_ns: opened_ns,
+            opened_ns,
+            id: about.id,
+            identity: about.identity,
+            role: about.role,
+            local: about.local,
+            peer: about.peer,
+            server: self.peer_name.clone(),
+            state: State::Open,
+            error_type: None,
+            protocol: None,
+            bytes: [0; 2],
+            segment: self.segment,
+            process: about.process.clone(),
+        });
     }
 
     /// DNS messages that went over this connection since the last time.

@@ -63,6 +63,7 @@ impl Table {
             return false;
         }
         entry.learn(&close.connection);
+        entry.announce(&terms, &mut self.told);
         self.finished.push(entry.cut(close, &terms));
         self.ages.push_back((self.now_ns, key));
         true
@@ -108,6 +109,7 @@ impl Table {
         if let Some(mut entry) = self.entries.remove(&key) {
             entry.learn(&close.connection);
             let terms = terms(&self.settings, &self.identities, &self.listeners);
+            entry.announce(&terms, &mut self.told);
             entry.leave(self.now_ns, &terms, &mut self.told);
             self.finished.push(entry.cut(close, &terms));
         }
@@ -126,6 +128,7 @@ impl Table {
             {
                 entry.learn(&close.connection);
                 let terms = terms(&self.settings, &self.identities, &self.listeners);
+                entry.announce(&terms, &mut self.told);
                 entry.leave(self.now_ns, &terms, &mut self.told);
                 self.finished.push(entry.cut(close, &terms));
             }
