@@ -1,6 +1,7 @@
 //! The few system calls that neither `std` nor `socket2` has, each behind a safe function.
 
 use std::{
+    ffi::CString,
     fs::File,
     io,
     mem::size_of,
@@ -244,4 +245,32 @@ pub fn syn_data_was_taken(socket: impl AsFd) -> io::Result<bool> {
     };
     checked(result)?;
     Ok(info.tcpi_options & SYN_DATA != 0)
+}
+
+/// A file in memory of so many bytes, which can be sealed.
+pub fn memory_file(name: &str, len: u64) -> io::Result<File> {
+    let name = CString::new(name)?;
+    // SAFETY: the name is a C string, and the descriptor is nobody else's.
+    let file = unsafe {
+        let fd = checked(libc::memfd_create(
+            name.as_ptr(),
+            libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING,
+        ))?;
+        File::from_raw_fd(fd)
+    };
+    file.set_len(len)?;
+    Ok(file)
+}
+
+/// Whatever writes to the file from now on fails with EPERM.
+pub fn seal(file: &File) -> io::Result<()> {
+    // SAFETY: the call takes a descriptor and a number.
+    let done =
+        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_FUTURE_WRITE) };
+    checked(done).map(drop)
+}
+
+/// A name of an open file, for other programs while this one runs.
+pub fn path_of(file: &File) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
 }

@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod collector;
 mod command;
 mod daemon;
 mod deny;
@@ -68,6 +69,8 @@ enum Task {
         #[arg(long, default_value_t = 10)]
         seconds: u32,
     },
+    /// Build the OpenTelemetry Collector that one test exports to (needs Go; minutes).
+    Collector,
     /// Everything that CI runs: format, lints on both sides, dependencies, README, tests.
     Check {
         /// Only these.
@@ -113,6 +116,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test { filter } => test::run(&workspace, filter.as_deref()),
         Task::Bench { what } => bench::run(&workspace, &what),
         Task::Fuzz { seconds } => fuzz::run(&workspace, seconds),
+        Task::Collector => collector::run(&workspace),
         Task::Check { steps } => check::run(&workspace, &steps),
         Task::Kernels(arguments) => kernels::run(&workspace, &arguments),
         Task::Traffic { what } => kernels::traffic::run(&what),

@@ -18,14 +18,14 @@ use tests::{
 };
 
 /// Spans in a request, so that a few connections are several.
-const BATCH: usize = 4;
+pub(super) const BATCH: usize = 4;
 
-fn connections(count: usize) -> Result<Vec<Ends>> {
+pub(super) fn connections(count: usize) -> Result<Vec<Ends>> {
     (0..count).map(|_| Connected::new()?.close()).collect()
 }
 
 /// A daemon with its queue in `storage`.
-fn launch(storage: &Path) -> Launch {
+pub(super) fn launch(storage: &Path) -> Launch {
     launch_with(storage, "")
 }
 
@@ -48,7 +48,7 @@ fn to_nobody(launch: Launch, protocol: Protocol) -> Result<Launch> {
         .env("OTEL_BSP_SCHEDULE_DELAY", "50"))
 }
 
-fn metric(tap: &Tap, name: &str) -> u64 {
+pub(super) fn metric(tap: &Tap, name: &str) -> u64 {
     tap.metrics().map_or(0, |metrics| metrics.count(name, &["signal=\"traces\""]))
 }
 
@@ -239,7 +239,7 @@ impl Drop for Disk {
     }
 }
 
-fn mount(arguments: &[&str], at: &Path) -> Result<()> {
+pub(super) fn mount(arguments: &[&str], at: &Path) -> Result<()> {
     let status = Command::new("mount").args(arguments).arg(at).status()?;
     ensure!(status.success(), "mount {arguments:?} {}: {status}", at.display());
     Ok(())
@@ -280,7 +280,7 @@ fn a_full_disk_stops_nothing_and_loses_nothing_that_it_took() {
         assert!(queued > 0 && dropped > 0, "{accounting:?}");
         let receiver = Receiver::start()?;
         let tap = launch(&disk.queue()).exporting(&receiver, Protocol::Grpc).start()?;
-        until_true("what was kept", PATIENCE, || receiver.spans().len() as u64 >= queued)?;
+        until_true("what was kept", PATIENCE, || receiver.arrived() >= queued)?;
         Session { tap, receiver }
             .finish_with(|accounting| assert_eq!(accounting.spans("recovered"), queued))?;
         Ok(())

@@ -8,6 +8,8 @@ pub mod kafka;
 pub mod mariadb;
 pub mod moto;
 pub mod nginx;
+pub mod otlp;
+pub mod pki;
 pub mod postgres;
 pub mod redis;
 pub mod scripts;

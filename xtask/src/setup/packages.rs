@@ -108,6 +108,7 @@ const SIGNS: &[(&str, Sign)] = &[
     ("apache2-bin", Program("apache2")),
     ("bind9-dnsutils", Program("dig")),
     ("dnsmasq-base", Program("dnsmasq")),
+    ("e2fsprogs", Program("mkfs.ext4")),
     ("iproute2", Program("ip")),
     ("libdbd-mysql-perl", File("/usr/share/doc/libdbd-mysql-perl")),
     ("mariadb-client-core", Program("mariadb")),
