@@ -20,6 +20,7 @@ fn telling() -> Bench {
         capacity: 100,
         max_age_ns: 60_000 * MS,
         event_limit: 128,
+        collect: None,
         lives: true,
         parse: false,
         statements: false,
