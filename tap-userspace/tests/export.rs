@@ -9,35 +9,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use support::{
-    collector::{Answer, Collector, TAKE},
-    full, plain,
+    collector::{Answer, Collector, TAKE, acceptor, certificate},
+    configuration, full, plain, try_start,
 };
 use tap_userspace::{
-    config::environment::Environment,
     connection::model::Connection,
     export::{
         Exporters,
         items::{Counts, Reason},
     },
-    telemetry::{log::Terms, resource::Resource},
 };
-use tokio::runtime::Handle;
 
 const PROTOCOLS: [&str; 3] = ["grpc", "http/protobuf", "http/json"];
 
 fn start(variables: &[(&str, &str)]) -> Exporters {
-    start_with("{}", variables)
+    start_with("", variables)
 }
 
-/// With a block `exporters` of the configuration.
-fn start_with(config: &str, variables: &[(&str, &str)]) -> Exporters {
-    let environment = Environment::read(variables.iter().copied()).unwrap();
-    let resource = Resource::detect(&environment);
-    let config = serde_yaml::from_str(config).unwrap();
-    let (handle, terms) = (Handle::current(), Terms::default());
-    Exporters::start(&environment, &config, resource, &handle, false, &terms).unwrap()
+/// With exporters of the configuration, for the signals that the variables name.
+fn start_with(exporters: &str, variables: &[(&str, &str)]) -> Exporters {
+    try_start(&configuration(exporters, ""), variables).unwrap()
 }
 
 /// To `endpoint` by `protocol`, soon, with `more` settings.
@@ -542,11 +534,7 @@ async fn two_exporters_do_not_share_a_queue() {
     for signal in ["traces", "logs"] {
         assert!(home.path().join(format!("otlp-{signal}/lock")).exists());
     }
-    let environment = Environment::read(both).unwrap();
-    let (resource, handle) = (Resource::detect(&environment), Handle::current());
-    let config = serde_yaml::from_str(&config).unwrap();
-    let terms = Terms::default();
-    let second = Exporters::start(&environment, &config, resource, &handle, false, &terms);
+    let second = try_start(&configuration(&config, ""), &both);
     let error = second.err().expect("two at a time").to_string();
     assert!(error.contains("in use by another tap"), "{error}");
     exporters.shutdown(Instant::now() + Duration::from_secs(5)).await;
@@ -569,33 +557,6 @@ async fn retries_on_disk_end_only_where_told_to() {
     exporters.offer(many(3));
     let counts = until(&exporters, settled).await;
     assert_eq!(dropped(&counts, Reason::RetryExhausted), 3);
-}
-
-fn certificate(name: &str) -> String {
-    format!("{}/tests/fixtures/tls/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// A server that wants a certificate of its clients.
-fn acceptor() -> tokio_rustls::TlsAcceptor {
-    let chain = |name: &str| CertificateDer::pem_file_iter(certificate(name)).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(chain("ca.pem").next().unwrap().unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
-        Arc::new(roots),
-        provider.clone(),
-    );
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier.build().unwrap())
-        .with_single_cert(
-            chain("server.pem").map(Result::unwrap).collect(),
-            PrivateKeyDer::from_pem_file(certificate("server.key")).unwrap(),
-        )
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Arc::new(config).into()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,18 +4,21 @@
 use std::{
     fs,
     net::{SocketAddr, TcpStream, ToSocketAddrs as _},
-    path::Path,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::{Failure, Global};
 use crate::{
     config::{
-        environment::{Environment, Exporter, Signal},
+        environment::{Environment, Signal},
+        exporters::{File, SendingQueue},
         file::Config,
         http_capture::HttpCapture,
+        pipelines::{Destination, Pipelines, To},
     },
-    export::object,
+    export::{delivery, object},
     probe::{
         cgroup, kernel_btf,
         load::{self, Use},
@@ -50,7 +53,7 @@ pub fn check(global: &Global) -> Result<(), Failure> {
     } else {
         report.good("other tap", "none");
     }
-    environment(&mut report);
+    environment(&mut report, &config);
     store(&mut report, &config.http_capture);
     report.end()
 }
@@ -129,8 +132,8 @@ fn hook(row: &crate::probe::plan::Row) -> String {
     }
 }
 
-fn environment(report: &mut Report) {
-    match Environment::from_process() {
+fn environment(report: &mut Report, config: &Config) {
+    match Environment::from_process(config) {
         Ok(environment) => {
             for finding in environment.findings() {
                 if finding.is_warning() {
@@ -139,32 +142,144 @@ fn environment(report: &mut Report) {
                     report.good(&finding.variable, &finding.effect);
                 }
             }
-            endpoints(report, &environment);
+            match Pipelines::resolve(config, &environment) {
+                Ok(pipelines) => exporters(report, &pipelines, config),
+                Err(error) => report.bad("exporters", &error.to_string()),
+            }
         }
         Err(error) => report.bad("environment", &error.to_string()),
     }
 }
 
-/// Whether something listens where each signal goes. A proxy or a name that only the collector
-/// checks is not seen through: it is the first connection that is tried.
-fn endpoints(report: &mut Report, environment: &Environment) {
-    for signal in [Signal::Traces, Signal::Logs, Signal::Metrics] {
-        if !environment.exporters(signal).contains(&Exporter::Otlp) {
-            continue;
-        }
-        let endpoint = &environment.otlp(signal).endpoint;
-        let what = format!("{} endpoint", signal.name().to_lowercase());
-        match reach(endpoint) {
-            Ok(address) => report.good(&what, &format!("{endpoint} is reachable at {address}")),
-            Err(why) => report.bad(
-                &what,
-                &format!(
-                    "{endpoint} is not reachable: {why}; start a collector there or change \
-                     OTEL_EXPORTER_OTLP_ENDPOINT (tap would run, and try again)"
-                ),
-            ),
+/// Every exporter that is on: where it sends, and whether that can be reached or written.
+fn exporters(report: &mut Report, pipelines: &Pipelines, config: &Config) {
+    for name in config.exporters.iter().map(|(name, _)| name) {
+        let of_signals: Vec<_> =
+            pipelines.all().filter(|(_, destination)| destination.name == *name).collect();
+        if of_signals.is_empty() {
+            report.note(name, "is in no pipeline, so it is off");
         }
     }
+    let mut files: Vec<&str> = Vec::new();
+    for (signal, Destination { name, to }) in pipelines.all() {
+        match to {
+            To::Otlp(otlp, block) => {
+                endpoint(report, signal, name, &otlp.endpoint);
+                if let Some(queue) = block.sending_queue.as_ref().filter(|queue| queue.enabled) {
+                    storage(report, signal, name, queue);
+                }
+            }
+            To::Console => {
+                report.good(&format!("{name} {}", signal.lower()), "goes to standard output");
+            }
+            // One file, however many signals go there.
+            To::File(file) if !files.contains(&&**name) => {
+                files.push(name);
+                written(report, name, file);
+            }
+            To::File(_) => {}
+        }
+    }
+}
+
+/// Whether something listens where a signal goes. A proxy or a name that only the collector checks is
+/// not seen through: it is the first connection that is tried.
+fn endpoint(report: &mut Report, signal: Signal, name: &str, endpoint: &http::Uri) {
+    let what = format!("{name} {}", signal.lower());
+    let key = match name {
+        "otlp" => "OTEL_EXPORTER_OTLP_ENDPOINT, or its `endpoint`",
+        _ => "its `endpoint`",
+    };
+    match reach(endpoint) {
+        Ok(address) => report.good(&what, &format!("{endpoint} is reachable at {address}")),
+        Err(why) => report.bad(
+            &what,
+            &format!(
+                "{endpoint} is not reachable: {why}; start a collector there or change {key} (tap \
+                 would run, and try again)"
+            ),
+        ),
+    }
+}
+
+/// Whether a queue on disk can be made where it is wanted.
+fn storage(report: &mut Report, signal: Signal, name: &str, queue: &SendingQueue) {
+    let Some(folder) = &queue.storage else { return };
+    let what = format!("{name} {} queue", signal.lower());
+    let own = folder.join(delivery::folder(name, signal));
+    match writable(&own, true) {
+        Ok(free) if free < queue.storage_limit => report.note(
+            &what,
+            &format!(
+                "{} can be written, but {} MiB are free and it may take {}: lower \
+                 sending_queue.storage_limit, or make room",
+                own.display(),
+                free >> 20,
+                queue.storage_limit >> 20
+            ),
+        ),
+        Ok(_) => report.good(&what, &format!("{} can be written", own.display())),
+        Err(why) => report.bad(
+            &what,
+            &format!(
+                "{} cannot be written: {why}; give tap a folder that it may write to in \
+                 sending_queue.storage",
+                own.display()
+            ),
+        ),
+    }
+}
+
+/// Whether a file exporter's file can be written.
+fn written(report: &mut Report, name: &str, file: &File) {
+    let folder = match file.path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let path = file.path.display();
+    // What it may come to: the file, and those that were full.
+    let most = file
+        .rotation
+        .filter(|rotation| rotation.max_backups > 0)
+        .map(|rotation| rotation.most_bytes().saturating_mul(rotation.max_backups as u64 + 1));
+    match writable(folder, file.create_directory) {
+        Err(why) => report.bad(
+            name,
+            &format!(
+                "{path} cannot be written: {why}; give a `path` that tap may write to, or set \
+                 `create_directory: true`"
+            ),
+        ),
+        Ok(free) if free < 1 << 20 => {
+            report.bad(name, &format!("{path} can be written, but the disk is full: make room"));
+        }
+        Ok(free) if most.is_some_and(|most| free < most) => report.note(
+            name,
+            &format!(
+                "{path} can be written, but {} MiB are free and its files may take {}: lower \
+                 `rotation`, or make room",
+                free >> 20,
+                most.unwrap_or_default() >> 20
+            ),
+        ),
+        Ok(_) => report.good(name, &format!("{path} can be written")),
+    }
+}
+
+/// Bytes that are free in a folder where a file can be made; or in the nearest that is there, where
+/// the folder is to be `made`. Nothing stays of the attempt.
+fn writable(folder: &Path, made: bool) -> Result<u64, String> {
+    let there = match folder.ancestors().find(|folder| folder.exists()) {
+        Some(there) if made || there == folder => there,
+        _ => return Err(format!("{} is not there", folder.display())),
+    };
+    let probe: PathBuf = there.join(format!(".tap-check-{}", std::process::id()));
+    let mut options = fs::OpenOptions::new();
+    let made = options.write(true).create_new(true).mode(0o600).open(&probe);
+    let why = |error: std::io::Error| format!("{}: {error}", there.display());
+    made.map_err(why)?;
+    fs::remove_file(&probe).map_err(why)?;
+    sys::free_bytes(there).map_err(why)
 }
 
 /// Whether the object store takes an object.

@@ -62,18 +62,19 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
     let mut config = Config::find(global.config.as_deref()).map_err(Failure::usage)?;
     // A recording is on disk already, and the queue there may be a running tap's.
     config.exporters = config.exporters.in_memory();
-    let environment = Environment::from_process().map_err(Failure::usage)?;
+    let environment = Environment::from_process(&config).map_err(Failure::usage)?;
     environment.warn();
+    let pipelines = run::pipelines(&config, &environment)?;
     let what = Source::open(arguments, &config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(Failure::runtime)?;
-    let metered = traffic::Terms::new(&environment, false);
-    let settings = run::settings(&config, &environment, &metered);
+    let metered = traffic::Terms::new(&environment, &pipelines, false);
+    let settings = run::settings(&config, &environment, &pipelines, &metered);
     let collect = settings.collect.clone();
-    let exporters = run::exporters(&config, &environment, &runtime, true, collect)?;
+    let exporters = run::exporters(&config, &environment, &pipelines, &runtime, true, collect)?;
     let ways =
         (exporters.sink(), exporters.lives(config.connection.logs), exporters.transactions());
     let traffic = Traffic::start(&metered, &exporters.registry());

@@ -21,6 +21,7 @@ use crate::{
     config::{
         environment::{Environment, Exporter, Signal},
         file::{Config, DbPayload, HttpPayload},
+        pipelines::Pipelines,
     },
     connection::{identity::Identities, table},
     export::{self, Exporters},
@@ -62,8 +63,9 @@ pub fn run(
     record: Option<&Path>,
 ) -> Result<(), Failure> {
     let config = Config::find(global.config.as_deref()).map_err(Failure::usage)?;
-    let environment = Environment::from_process().map_err(Failure::usage)?;
+    let environment = Environment::from_process(&config).map_err(Failure::usage)?;
     environment.warn();
+    let pipelines = pipelines(&config, &environment)?;
     can_run()?;
     let root = cgroup::root().map_err(Failure::host)?;
     let found = root.found.clone();
@@ -71,12 +73,12 @@ pub fn run(
     // The port is taken before anything is attached: a second tap by mistake ends here.
     let listener = admin::server::bind(&global.admin).map_err(Failure::runtime)?;
     let recorder = record.map(|path| create(path, own_pid(&config))).transpose()?;
-    let metered = traffic::Terms::new(&environment, listener.is_some());
+    let metered = traffic::Terms::new(&environment, &pipelines, listener.is_some());
     if listener.is_none() && environment.exporters(Signal::Metrics).contains(&Exporter::Prometheus)
     {
         tracing::warn!("OTEL_METRICS_EXPORTER=prometheus shows nothing with --admin off.");
     }
-    let settings = settings(&config, &environment, &metered);
+    let settings = settings(&config, &environment, &pipelines, &metered);
     let wanted = config.kernel(own_pid(&config), settings.parse);
 
     // The one thread that keeps all rights; it ends when the programs run.
@@ -86,8 +88,8 @@ pub fn run(
         .unwrap_or_else(|error| tracing::warn!(%error, "tap keeps rights that it does not need."));
     let runtime = runtime()?;
     let board = Board::default();
-    let collect = settings.collect.clone();
-    let exporters = exporters(&config, &environment, &runtime, record.is_none(), collect)?;
+    let (collect, print) = (settings.collect.clone(), record.is_none());
+    let exporters = exporters(&config, &environment, &pipelines, &runtime, print, collect)?;
     let _ = go.send(()); // if it is gone, `join` says why
     let probes = match loader.join() {
         Ok(Ok(loaded)) => loaded.map_err(Failure::host)?,
@@ -169,10 +171,20 @@ fn runtime() -> Result<Runtime, Failure> {
         .map_err(|error| Failure::runtime(format!("no threads to export with: {error}")))
 }
 
-/// The exporters that the environment names; without any, `console` prints to standard output.
+/// Which exporters are on.
+pub(super) fn pipelines(config: &Config, environment: &Environment) -> Result<Pipelines, Failure> {
+    let pipelines = Pipelines::resolve(config, environment).map_err(Failure::usage)?;
+    for exporter in pipelines.idle(config) {
+        tracing::warn!(exporter, "An exporter of the configuration is in no pipeline; it is off.");
+    }
+    Ok(pipelines)
+}
+
+/// The exporters that are on; without any, `console` prints to standard output.
 pub(super) fn exporters(
     config: &Config,
     environment: &Environment,
+    pipelines: &Pipelines,
     runtime: &Runtime,
     console: bool,
     collect: Option<Arc<Collect>>,
@@ -190,9 +202,10 @@ pub(super) fn exporters(
     let handle = runtime.handle();
     let failure = |error| match error {
         export::Error::Queue(error) => Failure::runtime(error),
+        export::Error::File(error) => Failure::runtime(error),
         error => Failure::usage(error),
     };
-    Exporters::start(environment, &config.exporters, resource, handle, console, &terms)
+    Exporters::start(environment, pipelines, resource, handle, console, &terms)
         .and_then(|exporters| {
             let redaction = terms.redaction.clone();
             exporters.capture(&config.http_capture, collect, environment, redaction, handle)
@@ -213,11 +226,12 @@ fn own_pid(config: &Config) -> u32 {
 pub(super) fn settings(
     config: &Config,
     environment: &Environment,
+    pipelines: &Pipelines,
     metered: &traffic::Terms,
 ) -> table::Settings {
-    let logs = !environment.exporters(Signal::Logs).is_empty();
-    // With no variable set connections are printed, and so are the exchanges within.
-    let traces = !environment.exporters(Signal::Traces).is_empty() || !environment.is_set();
+    let logs = !pipelines.of(Signal::Logs).is_empty();
+    // With nothing said of exporters connections are printed, and so are the exchanges within.
+    let traces = !pipelines.of(Signal::Traces).is_empty() || pipelines.bare;
     let spans = traces && (config.http.spans || config.db.spans);
     let objects = config.http_capture.is_on();
     let wanted = logs || spans || objects || metered.exchanges;

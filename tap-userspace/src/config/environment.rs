@@ -5,13 +5,17 @@
 mod otlp;
 mod values;
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use self::values::Values;
 pub(crate) use self::values::percent_decode;
 pub use self::{
-    otlp::{Compression, Otlp, Protocol, Signal, Tls},
+    otlp::{Compression, Otlp, Protocol, Signal, Tls, check_endpoint},
     values::Finding,
+};
+use super::{
+    exporters::{self, ENVIRONMENTS},
+    file::Config,
 };
 use crate::{
     policy::sample::Sampler,
@@ -125,6 +129,16 @@ pub struct Metering {
     pub temporality: Temporality,
 }
 
+/// `OTEL_<SIGNAL>_EXPORTER`.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    /// It is set.
+    set: bool,
+    /// It is `none`, and nothing else.
+    none: bool,
+    exporters: Vec<Exporter>,
+}
+
 /// All that the environment says.
 #[derive(Clone, Debug)]
 pub struct Environment {
@@ -132,9 +146,9 @@ pub struct Environment {
     disabled: bool,
     service_name: Option<String>,
     resource: Vec<(String, String)>,
-    traces: Vec<Exporter>,
-    logs: Vec<Exporter>,
-    metrics: Vec<Exporter>,
+    traces: Said,
+    logs: Said,
+    metrics: Said,
     otlp_traces: Otlp,
     otlp_logs: Otlp,
     otlp_metrics: Otlp,
@@ -148,14 +162,23 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The environment of this process.
-    pub fn from_process() -> Result<Self, Error> {
-        Self::read(std::env::vars_os())
+    /// The environment of this process, over `file`.
+    pub fn from_process(file: &Config) -> Result<Self, Error> {
+        Self::read_over(std::env::vars_os(), file)
     }
 
-    /// The environment that these variables make.
+    /// The environment that these variables make, over an empty file.
     pub fn read<N: Into<OsString>, V: Into<OsString>>(
         variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<Self, Error> {
+        Self::read_over(variables, &Config::default())
+    }
+
+    /// The environment that these variables make; what `file` says of the exporter `otlp` holds
+    /// where they are silent.
+    pub fn read_over<N: Into<OsString>, V: Into<OsString>>(
+        variables: impl IntoIterator<Item = (N, V)>,
+        file: &Config,
     ) -> Result<Self, Error> {
         let mut values =
             Values::new(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
@@ -166,9 +189,12 @@ impl Environment {
         let traces = exporters(&mut values, Signal::Traces);
         let logs = exporters(&mut values, Signal::Logs);
         let metrics = exporters(&mut values, Signal::Metrics);
-        let otlp_traces = Otlp::read(&mut values, Signal::Traces)?;
-        let otlp_logs = Otlp::read(&mut values, Signal::Logs)?;
-        let otlp_metrics = Otlp::read(&mut values, Signal::Metrics)?;
+        let name: Arc<str> = ENVIRONMENTS.into();
+        let none = exporters::Otlp::default();
+        let block = file.exporters.environments().unwrap_or(&none);
+        let otlp_traces = Otlp::read(&mut values, Signal::Traces, &name, block)?;
+        let otlp_logs = Otlp::read(&mut values, Signal::Logs, &name, block)?;
+        let otlp_metrics = Otlp::read(&mut values, Signal::Metrics, &name, block)?;
         let batching = read_batching(&mut values, "OTEL_BSP", Batching::default());
         let log_batching = read_batching(&mut values, "OTEL_BLRP", Batching::of_logs());
         let metering = metering(&mut values);
@@ -177,15 +203,21 @@ impl Environment {
         log_level(&mut values);
         propagators(&mut values);
         let sampler = sampler(&mut values);
-        warn_if_off(&mut values, &traces, &logs, &metrics);
+        for (signal, said) in
+            [(Signal::Traces, &traces), (Signal::Logs, &logs), (Signal::Metrics, &metrics)]
+        {
+            if !said.set && !file.names_exporters_for(signal) {
+                warn_if_off(&mut values, signal);
+            }
+        }
         Ok(Self {
             any,
             disabled,
             service_name,
             resource,
-            traces: traces.unwrap_or_default(),
-            logs: logs.unwrap_or_default(),
-            metrics: metrics.unwrap_or_default(),
+            traces,
+            logs,
+            metrics,
             otlp_traces,
             otlp_logs,
             otlp_metrics,
@@ -219,10 +251,19 @@ impl Environment {
         &self.resource
     }
 
-    /// Where a signal goes; nowhere where its variable is unset, `none`, or the SDK is disabled.
+    /// Where the environment has a signal go; nowhere where its variable is unset, `none`, or the
+    /// SDK is disabled. The file may have more ([`super::pipelines`]).
     pub fn exporters(&self, signal: Signal) -> &[Exporter] {
+        if self.disabled { &[] } else { &self.said(signal).exporters }
+    }
+
+    /// Whether the environment forbids a signal, whatever the file says.
+    pub const fn forbids(&self, signal: Signal) -> bool {
+        self.disabled || self.said(signal).none
+    }
+
+    const fn said(&self, signal: Signal) -> &Said {
         match signal {
-            _ if self.disabled => &[],
             Signal::Traces => &self.traces,
             Signal::Logs => &self.logs,
             Signal::Metrics => &self.metrics,
@@ -284,16 +325,20 @@ impl Environment {
     }
 }
 
-/// `OTEL_<SIGNAL>_EXPORTER`; `None` where it is unset.
-fn exporters(values: &mut Values, signal: Signal) -> Option<Vec<Exporter>> {
+fn exporters(values: &mut Values, signal: Signal) -> Said {
     let variable = format!("OTEL_{}_EXPORTER", signal.name());
-    let list = values.text(&variable)?;
+    let Some(list) = values.text(&variable) else { return Said::default() };
     let mut exporters = Vec::new();
+    let mut none = false;
     for name in list.split(',').map(str::trim) {
         let exporter = match (name, signal) {
             ("otlp", _) => Exporter::Otlp,
             ("console" | "logging", _) => Exporter::Console,
-            ("none" | "", _) => continue,
+            ("none", _) => {
+                none = true;
+                continue;
+            }
+            ("", _) => continue,
             ("prometheus", Signal::Metrics) => {
                 values.note(&variable, &list, "metrics are on /metrics of the admin address");
                 Exporter::Prometheus
@@ -313,37 +358,26 @@ fn exporters(values: &mut Values, signal: Signal) -> Option<Vec<Exporter>> {
             exporters.push(exporter);
         }
     }
-    Some(exporters)
+    Said { set: true, none: none && exporters.is_empty(), exporters }
 }
 
-/// Warns of endpoints to which nothing is sent.
-fn warn_if_off(
-    values: &mut Values,
-    traces: &Option<Vec<Exporter>>,
-    logs: &Option<Vec<Exporter>>,
-    metrics: &Option<Vec<Exporter>>,
-) {
-    for (signal, exporters, endpoints) in [
-        (
-            Signal::Traces,
-            traces,
-            &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"][..],
-        ),
-        (Signal::Logs, logs, &["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"][..]),
-        (Signal::Metrics, metrics, &["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"][..]),
-    ] {
-        if exporters.is_some() {
-            continue;
+/// Warns of endpoints to which nothing is sent, since `signal` is off.
+fn warn_if_off(values: &mut Values, signal: Signal) {
+    let endpoints = match signal {
+        Signal::Traces => {
+            &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"][..]
         }
-        let (name, lower) = (signal.name(), signal.name().to_lowercase());
-        let what = format!(
-            "an endpoint is set, but {lower} are off: set OTEL_{name}_EXPORTER=otlp to send them, or \
-             OTEL_{name}_EXPORTER=none to be rid of this warning"
-        );
-        for variable in endpoints {
-            if let Some(value) = values.peek(variable) {
-                values.warn(variable, &value, &what);
-            }
+        Signal::Logs => &["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"][..],
+        Signal::Metrics => &["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"][..],
+    };
+    let (name, lower) = (signal.name(), signal.lower());
+    let what = format!(
+        "an endpoint is set, but {lower} are off: set OTEL_{name}_EXPORTER=otlp to send them, or \
+         OTEL_{name}_EXPORTER=none to be rid of this warning"
+    );
+    for variable in endpoints {
+        if let Some(value) = values.peek(variable) {
+            values.warn(variable, &value, &what);
         }
     }
 }

@@ -15,7 +15,7 @@ use tap_common::{
     settings::{Admission, Prefix, RULE_EXCLUDE, RULE_INCLUDE, Settings},
 };
 
-use super::{exporters::Exporters, http_capture::HttpCapture};
+use super::{exporters::Exporters, http_capture::HttpCapture, place, service::Service};
 use crate::probe::load::Wanted;
 
 /// Where the file is looked for if none is named.
@@ -33,8 +33,11 @@ pub struct Config {
     pub rings: Rings,
     /// Trace and span ids.
     pub trace: Trace,
-    /// How what is exported waits and is tried again.
+    /// Where what is exported goes, and how it waits and is tried again.
     pub exporters: Exporters,
+    /// Which signals go to which exporters.
+    #[serde(deserialize_with = "or_default")]
+    pub service: Service,
     /// Exchanges of HTTP, gRPC and WebSocket.
     pub http: Exchanges,
     /// Exchanges of databases and brokers.
@@ -281,7 +284,10 @@ pub enum ConfigError {
         error: io::Error,
     },
     /// It is wrong.
-    #[error("{path}:{place}{error}", path = .path.display(), place = place(.error))]
+    #[error(
+        "{path}:{place}{told}", path = .path.display(), place = place(.error),
+        told = place::told(.error)
+    )]
     Wrong {
         /// The file.
         path: PathBuf,
@@ -348,9 +354,25 @@ impl Config {
         Ok(config)
     }
 
-    fn parse(text: &str) -> Result<Self, serde_yaml::Error> {
+    /// Reads and checks the text of a file.
+    pub fn parse(text: &str) -> Result<Self, serde_yaml::Error> {
         // A file of nothing but comments is an empty document, not an empty map.
-        serde_yaml::from_str::<Option<Self>>(text).map(Option::unwrap_or_default)
+        let config = serde_yaml::from_str::<Option<Self>>(text)?.unwrap_or_default();
+        let checked = config.exporters.check();
+        let checked = checked.and_then(|()| config.service.check(&config.exporters));
+        let checked = checked.and_then(|()| match &config.http_capture.retry_on_failure {
+            Some(retry) => retry.check(&place::path(["http_capture"])),
+            None => Ok(()),
+        });
+        checked.map(|()| config).map_err(|mistake| mistake.locate(text))
+    }
+
+    /// Whether the file has an exporter for a signal.
+    pub fn names_exporters_for(&self, signal: super::environment::Signal) -> bool {
+        match self.service.exporters(signal) {
+            Some(names) => !names.is_empty(),
+            None => !self.exporters.is_empty(),
+        }
     }
 
     /// What of it the kernel side does, for a daemon of this process id (0: trace it too).
@@ -484,7 +506,7 @@ impl FromStr for Ports {
 }
 
 /// A scalar of YAML, number or text, as text.
-pub(super) struct Scalar(pub(super) String);
+pub(in crate::config) struct Scalar(pub(in crate::config) String);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -503,6 +525,47 @@ impl<'de> Deserialize<'de> for Scalar {
         }
         from.deserialize_any(Visitor)
     }
+}
+
+/// A scalar of YAML as `parse` has it; `None` is nothing at all. What is wrong with it is told with
+/// its place, which is known only while it is read.
+pub(in crate::config) fn scalar<'de, T, D: Deserializer<'de>>(
+    from: D,
+    parse: impl FnOnce(Option<&str>) -> Result<T, String>,
+) -> Result<T, D::Error> {
+    struct Visitor<F>(F);
+    impl<T, F: FnOnce(Option<&str>) -> Result<T, String>> de::Visitor<'_> for Visitor<F> {
+        type Value = T;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("one value")
+        }
+        fn visit_bool<E: de::Error>(self, value: bool) -> Result<T, E> {
+            self.visit_str(&value.to_string())
+        }
+        fn visit_u64<E: de::Error>(self, value: u64) -> Result<T, E> {
+            self.visit_str(&value.to_string())
+        }
+        fn visit_i64<E: de::Error>(self, value: i64) -> Result<T, E> {
+            self.visit_str(&value.to_string())
+        }
+        fn visit_f64<E: de::Error>(self, value: f64) -> Result<T, E> {
+            self.visit_str(&value.to_string())
+        }
+        fn visit_str<E: de::Error>(self, value: &str) -> Result<T, E> {
+            (self.0)(Some(value)).map_err(E::custom)
+        }
+        fn visit_unit<E: de::Error>(self) -> Result<T, E> {
+            (self.0)(None).map_err(E::custom)
+        }
+    }
+    from.deserialize_any(Visitor(parse))
+}
+
+/// A block with nothing behind its name is all defaults, as in the Collector.
+pub(super) fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
+    from: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 fn parsed<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
@@ -540,7 +603,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D
     }
 }
 
-pub(super) fn size(text: &str) -> Option<u64> {
+pub(in crate::config) fn size(text: &str) -> Option<u64> {
     with_unit(text, &[("", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)])
 }
 

@@ -4,3 +4,6 @@ pub mod environment;
 pub mod exporters;
 pub mod file;
 pub mod http_capture;
+pub mod pipelines;
+pub mod place;
+pub mod service;

@@ -4,14 +4,23 @@ use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{
+    ConfigBuilderExt as _, FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder,
+};
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use rustls::{
+    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    crypto::ring,
+    version::{TLS12, TLS13},
+};
 
-use crate::config::environment::{Otlp, Protocol};
+use crate::config::{
+    environment::{Otlp, Protocol},
+    exporters::otlp::TlsVersion,
+};
 
 /// A pooling client.
 pub type Client = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
@@ -21,7 +30,7 @@ pub type Client = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 pub enum Error {
     /// The certificates cannot be used.
     #[error(
-        "the certificates for {endpoint} cannot be used: {cause}; check OTEL_EXPORTER_OTLP_CERTIFICATE, …_CLIENT_CERTIFICATE and …_CLIENT_KEY"
+        "the certificates for {endpoint} cannot be used: {cause}; check OTEL_EXPORTER_OTLP_CERTIFICATE, …_CLIENT_CERTIFICATE and …_CLIENT_KEY, or the exporter's `tls`"
     )]
     Certificates {
         /// Where to.
@@ -31,7 +40,7 @@ pub enum Error {
     },
     /// No roots on this system.
     #[error(
-        "{endpoint} wants TLS, but this system's root certificates cannot be read: {cause}; install ca-certificates or set OTEL_EXPORTER_OTLP_CERTIFICATE"
+        "{endpoint} wants TLS, but this system's root certificates cannot be read: {cause}; install ca-certificates, or set OTEL_EXPORTER_OTLP_CERTIFICATE or the exporter's `tls.ca_file`"
     )]
     Roots {
         /// Where to.
@@ -49,6 +58,10 @@ pub fn client(otlp: &Otlp) -> Result<Client, Error> {
     connector.set_connect_timeout(otlp.timeout);
     let grpc = otlp.protocol == Protocol::Grpc;
     let builder = HttpsConnectorBuilder::new().with_tls_config(tls(otlp)?).https_or_http();
+    let builder = match &otlp.tls.server_name {
+        Some(name) => builder.with_server_name_resolver(FixedServerNameResolver::new(name.clone())),
+        None => builder,
+    };
     let connector = if grpc {
         builder.enable_http2().wrap_connector(connector)
     } else {
@@ -64,11 +77,22 @@ pub fn client(otlp: &Otlp) -> Result<Client, Error> {
         .build(connector))
 }
 
+/// Those of TLS from the lowest to the highest that may be spoken.
+fn versions(
+    (least, most): (Option<TlsVersion>, Option<TlsVersion>),
+) -> Vec<&'static SupportedProtocolVersion> {
+    let known = [(TlsVersion::V12, &TLS12), (TlsVersion::V13, &TLS13)];
+    let spoken = known.into_iter().filter(|(version, _)| {
+        least.is_none_or(|least| least <= *version) && most.is_none_or(|most| *version <= most)
+    });
+    spoken.map(|(_, version)| version).collect()
+}
+
 fn tls(otlp: &Otlp) -> Result<ClientConfig, Error> {
     let endpoint = || otlp.endpoint.to_string();
     let certificates = |cause| Error::Certificates { endpoint: endpoint(), cause };
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&versions(otlp.tls.versions))
         .map_err(certificates)?;
     let builder = match &otlp.tls.roots {
         // Without TLS no roots are read: it takes milliseconds and memory.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::{
     items::{Items, Reason},
     line,
-    queue::{Batch, Queue, Queued},
+    queue::{self, Batch, Queue, Queued},
     table,
 };
 use crate::{
@@ -102,7 +102,7 @@ impl<T: Printed> Exporter<T> {
             // Begins a table at once.
             let mut batch = Some(Batch::<T>::new());
             while let Some(next) = batch {
-                let spans = next.iter().map(Vec::len).sum::<usize>() as u64;
+                let spans = next.iter().map(|chunk| queue::count(chunk)).sum::<u64>();
                 let printed = printer.print(&next);
                 counts.update(|counts| {
                     counts.held -= spans;

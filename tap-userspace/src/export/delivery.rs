@@ -2,12 +2,12 @@
 //! say, and where they are silent the environment's `OTEL_BSP_*` and `OTEL_BLRP_*`, made into one
 //! set of settings for one signal of one exporter.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::{disk::Limits, queue::Bounds, retry::Retry};
 use crate::config::{
-    environment::Batching,
-    exporters::{Otlp, SendingQueue, Sizer},
+    environment::{Batching, Metering, Signal},
+    exporters::{File, Otlp, SendingQueue, Sizer},
 };
 
 /// Requests under way at a time without a `sending_queue`: a distant collector's round trip must
@@ -16,6 +16,12 @@ const CONSUMERS: usize = 4;
 
 /// The Collector's `num_consumers`.
 const QUEUE_CONSUMERS: usize = 10;
+
+/// Readings of metrics that wait at a time where the configuration says nothing.
+const MOST_READINGS: usize = 1000;
+
+/// Longest pause between attempts to write to a file.
+const FILE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Batches on disk at a time, whatever the sizer: each has 48 bytes in memory.
 const MOST_BATCHES: u64 = 1 << 20;
@@ -48,6 +54,16 @@ impl Delivery {
     /// What `exporter` and `batching` make together.
     pub fn new(exporter: &Otlp, batching: &Batching) -> Self {
         let queue = exporter.sending_queue.as_ref();
+        let batch = queue.and_then(|queue| queue.batch.as_ref());
+        let batching = &match batch {
+            Some(batch) => Batching {
+                max_batch: batch.size(),
+                max_queue: batching.max_queue.max(batch.size()),
+                delay: batch.flush_timeout,
+                ..batching.clone()
+            },
+            None => batching.clone(),
+        };
         let storage = queue.filter(|queue| queue.enabled).and_then(storage);
         let consumers = match queue {
             None => CONSUMERS,
@@ -68,6 +84,40 @@ impl Delivery {
             storage,
         }
     }
+
+    /// The same for metrics, of which one reading is a request or more: what waits is measured in
+    /// these, and they leave one after the other, since an old number must not follow a newer one.
+    pub fn of_metrics(exporter: &Otlp, batching: &Batching, metering: &Metering) -> Self {
+        let one = Batching {
+            max_queue: MOST_READINGS,
+            max_batch: 1,
+            delay: Duration::ZERO,
+            give_up: metering.give_up,
+            ..batching.clone()
+        };
+        let mut delivery = Self::new(exporter, &one);
+        delivery.bounds.batch = 1;
+        delivery.bounds.delay = Duration::ZERO;
+        delivery.bounds.bytes = delivery.bounds.bytes.min(batching.max_bytes);
+        delivery.consumers = 1;
+        delivery
+    }
+
+    /// What is written to a file waits in memory, and is written in its order.
+    pub fn of_file(mut self, file: &File) -> Self {
+        self.bounds.delay = file.flush_interval;
+        self.consumers = 1;
+        // A file is near: it is looked at again soon.
+        self.retry.longest = FILE_AGAIN;
+        self
+    }
+}
+
+/// The folder, in that of all queues, of a signal's queue at an exporter. Others' names make others,
+/// `otlp/tempo` too.
+pub fn folder(exporter: &str, signal: Signal) -> String {
+    let escaped = exporter.replace('%', "%25").replace('/', "%2F");
+    format!("{escaped}-{}", signal.lower())
 }
 
 const fn bounds(batching: &Batching) -> Bounds {
@@ -181,5 +231,52 @@ mod tests {
         assert_eq!(told.retry.give_up, Some(Duration::from_secs(300)));
         let never = of("retry_on_failure: { max_elapsed_time: 0, initial_interval: 250ms }");
         assert_eq!((never.retry.give_up, never.retry.initial.as_millis()), (None, 250));
+    }
+
+    #[test]
+    fn batches_may_be_the_queues_own() {
+        let own = of("sending_queue: { batch: { flush_timeout: 2s, min_size: 9000 } }");
+        let bounds = own.bounds;
+        assert_eq!((bounds.batch, bounds.delay), (9_000, Duration::from_secs(2)));
+        assert_eq!(bounds.items, 9_000_000);
+        for (yaml, size) in [("{}", 8192), ("{ min_size: 0, max_size: 7 }", 7)] {
+            let bounds = of(&format!("sending_queue: {{ storage: /q, batch: {yaml} }}")).bounds;
+            assert_eq!((bounds.batch, bounds.items), (size, 2_048.max(size)), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn metrics_and_files_keep_their_order() {
+        let environment = crate::config::environment::Environment::read([("", ""); 0]).unwrap();
+        let (batching, metering) = (Batching::default(), environment.metering());
+        let of = |yaml: &str| {
+            let exporter = serde_yaml::from_str(yaml).unwrap();
+            Delivery::of_metrics(&exporter, &batching, metering)
+        };
+        for (yaml, items, give_up) in [
+            ("{}", 1_000, Some(30)),
+            ("sending_queue: { queue_size: 7, num_consumers: 10 }", 7, Some(30)),
+            ("retry_on_failure: {}", 1_000, Some(300)),
+            ("sending_queue: { storage: /q }", 1_000, None),
+        ] {
+            let Delivery { bounds, consumers, retry, .. } = of(yaml);
+            assert_eq!((bounds.items, bounds.batch, consumers), (items, 1, 1), "{yaml}");
+            assert_eq!((bounds.delay, bounds.bytes), (Duration::ZERO, 64 << 20), "{yaml}");
+            assert_eq!(retry.give_up.map(|limit| limit.as_secs()), give_up, "{yaml}");
+        }
+        let file = File { flush_interval: Duration::from_secs(9), ..File::default() };
+        let written = Delivery::new(&Otlp::default(), &batching).of_file(&file);
+        assert_eq!((written.bounds.delay, written.consumers), (file.flush_interval, 1));
+        assert_eq!(written.bounds.items, 65_536);
+    }
+
+    #[test]
+    fn every_queue_has_a_folder_of_its_own() {
+        let names = ["otlp", "otlp/tempo", "otlp%2Ftempo", "otlp/a/b", "otlp/.."];
+        let folders = names.map(|name| folder(name, Signal::Logs));
+        assert_eq!(folders[..2], ["otlp-logs", "otlp%2Ftempo-logs"]);
+        for (index, folder) in folders.iter().enumerate() {
+            assert!(!folder.contains('/') && !folders[..index].contains(folder), "{folder}");
+        }
     }
 }

@@ -10,7 +10,10 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use prost::Message as _;
 
-use super::transport::{LONGEST_RESPONSE, Outcome, Status};
+use super::{
+    http::{HEADERS, SIZE},
+    transport::{LONGEST_RESPONSE, Outcome, Status},
+};
 use crate::{config::environment::percent_decode, protocol::http2::grpc::status_name};
 
 /// Bytes before a message: compressed or not, length.
@@ -62,7 +65,8 @@ pub async fn outcome(response: Response<Incoming>) -> Outcome {
     }
 }
 
-const REMEDY: &str = "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_PROTOCOL";
+const REMEDY: &str = "check the endpoint and the protocol (OTEL_EXPORTER_OTLP_ENDPOINT, …_PROTOCOL, \
+                      or the exporter's own)";
 
 fn judge(trailers: &HeaderMap, body: &[u8]) -> Outcome {
     let text = |name: &str| trailers.get(name).and_then(|value| value.to_str().ok());
@@ -83,8 +87,8 @@ fn judge(trailers: &HeaderMap, body: &[u8]) -> Outcome {
         1 | 4 | 10 | 11 | 14 | 15 => Outcome::Again { cause, after, error },
         // RESOURCE_EXHAUSTED: only where the server says that it will recover.
         8 if after.is_some() => Outcome::Again { cause, after, error },
-        8 => Outcome::Refused { cause, remedy: "lower OTEL_BSP_MAX_EXPORT_BATCH_SIZE", error },
-        7 | 16 => Outcome::Refused { cause, remedy: "check OTEL_EXPORTER_OTLP_HEADERS", error },
+        8 => Outcome::Refused { cause, remedy: SIZE, error },
+        7 | 16 => Outcome::Refused { cause, remedy: HEADERS, error },
         12 => Outcome::Refused { cause, remedy: REMEDY, error },
         _ => Outcome::Refused { cause, remedy: "look into the collector's log", error },
     }

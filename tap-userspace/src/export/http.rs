@@ -42,18 +42,29 @@ fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], json: bool) -> Ou
     let error = Cow::Owned(status.as_str().to_owned());
     match status.as_u16() {
         429 | 502 | 503 | 504 => Outcome::Again { cause, after: retry_after(headers), error },
-        401 | 403 => Outcome::Refused { cause, remedy: "check OTEL_EXPORTER_OTLP_HEADERS", error },
+        401 | 403 => Outcome::Refused { cause, remedy: HEADERS, error },
         300..=399 | 404 | 405 => Outcome::Refused {
             cause,
-            remedy: "check the path of OTEL_EXPORTER_OTLP_ENDPOINT, and \
-                     OTEL_EXPORTER_OTLP_PROTOCOL",
+            remedy: "check the path of the endpoint, and the protocol (OTEL_EXPORTER_OTLP_ENDPOINT, \
+                     …_PROTOCOL, or the exporter's own)",
             error,
         },
-        413 => Outcome::Refused { cause, remedy: "lower OTEL_BSP_MAX_EXPORT_BATCH_SIZE", error },
-        415 => Outcome::Refused { cause, remedy: "change OTEL_EXPORTER_OTLP_PROTOCOL", error },
+        413 => Outcome::Refused { cause, remedy: SIZE, error },
+        415 => Outcome::Refused {
+            cause,
+            remedy: "change the protocol (OTEL_EXPORTER_OTLP_PROTOCOL, or the exporter's own)",
+            error,
+        },
         _ => Outcome::Refused { cause, remedy: "look into the collector's log", error },
     }
 }
+
+/// What to do where credentials are missing or wrong.
+pub const HEADERS: &str = "check OTEL_EXPORTER_OTLP_HEADERS, or the exporter's `headers`";
+
+/// What to do where requests are too large.
+pub const SIZE: &str =
+    "lower OTEL_BSP_MAX_EXPORT_BATCH_SIZE, or the exporter's `sending_queue.batch.min_size`";
 
 fn taken_json(body: &[u8]) -> Outcome {
     let response: Value = serde_json::from_slice(body).unwrap_or_default();

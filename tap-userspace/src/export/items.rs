@@ -2,7 +2,7 @@
 //! under one lock, once per batch, so that the identity holds in every picture of them:
 //! `produced + recovered = exported + sampled + rejected + dropped + held + queued`.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -103,15 +103,15 @@ impl Counts {
 pub struct Items {
     /// `traces`, `logs` or `metrics`, whose items are data points.
     pub signal: &'static str,
-    /// `otlp` or `console`.
-    pub exporter: &'static str,
+    /// The exporter's name, as `otlp`, `console` or `file/archive`.
+    pub exporter: Arc<str>,
     counts: Mutex<Counts>,
 }
 
 impl Items {
     /// None yet.
-    pub fn new(signal: &'static str, exporter: &'static str) -> Self {
-        Self { signal, exporter, counts: Mutex::default() }
+    pub fn new(signal: &'static str, exporter: impl Into<Arc<str>>) -> Self {
+        Self { signal, exporter: exporter.into(), counts: Mutex::default() }
     }
 
     /// The terms now.
@@ -129,7 +129,7 @@ impl Items {
     /// Puts the terms among tap's numbers.
     pub fn read(&self, samples: &mut Samples) {
         let counts = self.counts();
-        let labels = [("signal", self.signal), ("exporter", self.exporter)];
+        let labels = [("signal", self.signal), ("exporter", &*self.exporter)];
         for (family, value) in [
             (&PRODUCED, counts.produced),
             (&RECOVERED, counts.recovered),

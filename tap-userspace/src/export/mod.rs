@@ -1,4 +1,4 @@
-//! Finished connections and exchanges leave: by OTLP, or to standard output. Comes in: batches
+//! Finished connections and exchanges leave: by OTLP, to files, or to standard output. Comes in: batches
 //! of [`Connection`]s and [`Transaction`]s through [`Sink`]s that never block; goes out: requests and lines, and [`Items`] that tell what
 //! became of each.
 
@@ -7,6 +7,7 @@ pub mod complaints;
 pub mod console;
 pub mod delivery;
 pub mod disk;
+pub mod file;
 mod grpc;
 mod http;
 pub mod items;
@@ -23,6 +24,7 @@ pub mod transport;
 pub mod writes;
 
 use std::{
+    collections::BTreeMap,
     io::IsTerminal as _,
     sync::Arc,
     time::{Duration, Instant},
@@ -39,13 +41,15 @@ use self::{
     queue::{Queue, Queued},
     records::{Lives, Records},
     spans::{Exchanges, SpanOf, Spans},
+    transport::Transport,
     writes::Writes,
 };
 use crate::{
     config::{
-        environment::{Environment, Exporter, Otlp, Signal},
+        environment::{Environment, Signal},
         exporters,
         http_capture::HttpCapture,
+        pipelines::{Destination, Pipelines, To},
     },
     connection::model::Connection,
     policy::{redact::Redaction, sample::Sampler},
@@ -70,127 +74,193 @@ pub enum Error {
     /// Objects of transactions.
     #[error(transparent)]
     Objects(#[from] object::Error),
+    /// The file of a file exporter.
+    #[error(transparent)]
+    File(#[from] file::OpenError),
     /// The thread that prints.
     #[error("there is no thread to print connections with: {0}; raise the limit on threads")]
     Thread(std::io::Error),
 }
 
-/// The exporters of one signal, and the way into them.
-struct Ways<E: otlp::Encoder> {
-    sink: Sink<E::Item>,
+/// The exporters of one signal, and the way into them. Each has a queue, counts, complaints and
+/// threads or tasks of its own, so that none waits for another.
+pub(crate) struct Ways<R: otlp::Requests> {
+    pub(crate) sink: Sink<R::Item>,
     /// The same without what prints.
-    stores: Sink<E::Item>,
-    otlp: Option<otlp::Exporter<E>>,
-    console: Option<console::Exporter<E::Item>>,
+    stores: Sink<R::Item>,
+    running: Vec<Running<R>>,
 }
 
-/// How a signal is printed, if it is.
-type Printing = Option<console::Form>;
+/// One exporter.
+enum Running<R: otlp::Requests> {
+    /// To a collector or a file.
+    Requests(otlp::Exporter<R>),
+    /// To standard output.
+    Lines(console::Exporter<R::Item>),
+}
 
-impl<E: otlp::Encoder<Item: Clone + console::Printed>> Ways<E> {
-    /// Starts what the environment names for `signal`.
-    fn start(
-        with: &mut Start<'_>,
-        signal: Signal,
-        name: &'static str,
-        printing: Printing,
-        encoder: E,
-    ) -> Result<Self, Error> {
-        let environment = with.environment;
-        let mut queues = Vec::new();
-        let mut otlp = None;
-        if environment.exporters(signal).contains(&Exporter::Otlp) {
-            let delivery = Delivery::new(&with.config.otlp, environment.batching(signal));
-            let way = environment.otlp(signal);
-            let waiting = with.queues(name, "otlp", &delivery, way)?;
+impl<R: otlp::Requests<Item: Clone + console::Printed>> Ways<R> {
+    /// Starts every exporter of `signal`.
+    pub(crate) fn start(with: &mut Start<'_>, signal: Signal, requests: R) -> Result<Self, Error> {
+        let requests = Arc::new(requests);
+        let (mut queues, mut printing, mut running) = (Vec::new(), Vec::new(), Vec::new());
+        let destinations = with.pipelines.of(signal);
+        for Destination { name, to } in destinations {
+            let (transport, delivery) = match to {
+                To::Otlp(otlp, block) => (Transport::new(otlp)?, with.delivery(signal, block)),
+                To::File(file) => {
+                    let transport =
+                        Transport::to_file(name.clone(), signal, with.file(name, file)?);
+                    (transport, with.delivery(signal, &Default::default()).of_file(file))
+                }
+                To::Console => {
+                    let (queue, exporter) = with.print(signal, name, console::Form::Lines)?;
+                    printing.push(queue);
+                    running.push(Running::Lines(exporter));
+                    continue;
+                }
+            };
+            let waiting = with.queues(signal, name, &delivery, &transport)?;
             queues.push(waiting.memory.clone());
-            otlp = Some(otlp::Exporter::start(
-                way,
-                &delivery,
-                with.resource,
-                encoder,
-                waiting,
-                with.handle,
-            )?);
+            let handle = with.handle;
+            let exporter =
+                otlp::Exporter::start(transport, &delivery, requests.clone(), waiting, handle);
+            running.push(Running::Requests(exporter));
         }
-        let sampler = environment.sampler();
+        if let (Signal::Traces, Some(form)) = (signal, with.bare) {
+            let (queue, exporter) = with.print(signal, &"console".into(), form)?;
+            printing.push(queue);
+            running.push(Running::Lines(exporter));
+        }
+        let sampler = match signal {
+            // They are made of all traffic.
+            Signal::Metrics => Sampler::AlwaysOn,
+            Signal::Traces | Signal::Logs => with.environment.sampler(),
+        };
         let stores = Sink { sampler, queues: queues.clone().into() };
-        let mut console = None;
-        if let Some(form) = printing {
-            let bounds = Delivery::new(&Default::default(), environment.batching(signal)).bounds;
-            let (queue, items) = with.queue(name, "console", bounds);
-            queues.push(queue.clone());
-            let printer = console::Printer::new(form, with.terms.clone(), std::io::stdout());
-            console = Some(console::Exporter::start(printer, queue, items).map_err(Error::Thread)?);
-        }
-        let sink = Sink { sampler, queues: queues.into() };
-        Ok(Self { sink, stores, otlp, console })
+        queues.append(&mut printing);
+        Ok(Self { sink: Sink { sampler, queues: queues.into() }, stores, running })
     }
 
-    async fn shutdown(self, deadline: Instant) {
-        let Self { sink, stores, otlp, console } = self;
+    /// Sends and prints what is queued, all at the same time, until `deadline`.
+    pub(crate) async fn shutdown(self, deadline: Instant) {
+        let Self { sink, stores, running } = self;
         drop((sink, stores));
-        let otlp = async {
-            if let Some(otlp) = otlp {
-                otlp.shutdown(deadline).await;
+        let ends = running.into_iter().map(|exporter| async move {
+            match exporter {
+                Running::Requests(exporter) => exporter.shutdown(deadline).await,
+                Running::Lines(exporter) => exporter.shutdown(deadline).await,
             }
-        };
-        let console = async {
-            if let Some(console) = console {
-                console.shutdown(deadline).await;
-            }
-        };
-        tokio::join!(otlp, console);
+        });
+        all(ends.collect()).await;
     }
+}
+
+/// Waits for all of them, at the same time.
+async fn all(ends: Vec<impl Future<Output = ()>>) {
+    let mut ends: Vec<_> = ends.into_iter().map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        ends.retain_mut(|end| end.as_mut().poll(context).is_pending());
+        if ends.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
 }
 
 /// What the exporters of all signals start from.
-struct Start<'a> {
-    environment: &'a Environment,
-    config: &'a exporters::Exporters,
-    resource: &'a Resource,
+pub(crate) struct Start<'a> {
+    pub(crate) environment: &'a Environment,
+    pub(crate) pipelines: &'a Pipelines,
+    pub(crate) resource: &'a Resource,
     terms: &'a log::Terms,
-    handle: &'a Handle,
+    pub(crate) handle: &'a Handle,
+    /// Connections are printed, since nobody has said anything of exporters.
+    bare: Option<console::Form>,
     counters: ItemCounters,
     writes: Arc<Writes>,
+    /// Those of file exporters, by name: several signals may go to one.
+    files: BTreeMap<Arc<str>, Arc<file::Writer>>,
 }
 
 impl Start<'_> {
+    /// The numbers that are exported as metrics.
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        self.counters.registry.clone()
+    }
+
+    /// How items of a signal wait for an exporter, and how that tries again.
+    fn delivery(&self, signal: Signal, block: &exporters::Otlp) -> Delivery {
+        let batching = self.environment.batching(signal);
+        match signal {
+            Signal::Metrics => Delivery::of_metrics(block, batching, self.environment.metering()),
+            Signal::Traces | Signal::Logs => Delivery::new(block, batching),
+        }
+    }
+
+    /// The file of the exporter `name`.
+    fn file(
+        &mut self,
+        name: &Arc<str>,
+        settings: &exporters::File,
+    ) -> Result<Arc<file::Writer>, file::OpenError> {
+        if let Some(file) = self.files.get(name) {
+            return Ok(file.clone());
+        }
+        let file = file::Writer::open(name, settings)?;
+        self.files.insert(name.clone(), file.clone());
+        Ok(file)
+    }
+
+    /// A thread that prints a signal.
+    fn print<T: console::Printed>(
+        &mut self,
+        signal: Signal,
+        name: &Arc<str>,
+        form: console::Form,
+    ) -> Result<(Arc<Queue<T>>, console::Exporter<T>), Error> {
+        let bounds = self.delivery(signal, &Default::default()).bounds;
+        let (queue, items) = self.queue(signal, name, bounds);
+        let printer = console::Printer::new(form, self.terms.clone(), std::io::stdout());
+        let exporter =
+            console::Exporter::start(printer, queue.clone(), items).map_err(Error::Thread)?;
+        Ok((queue, exporter))
+    }
+
     /// A queue and its counts for one exporter of a signal.
     fn queue<T: Queued>(
         &mut self,
-        signal: &'static str,
-        exporter: &'static str,
+        signal: Signal,
+        exporter: &Arc<str>,
         bounds: queue::Bounds,
     ) -> (Arc<Queue<T>>, Arc<Items>) {
-        let items = self.counters.add(signal, exporter);
+        let items = self.counters.add(signal.lower(), exporter.clone());
         (Arc::new(Queue::new(bounds, items.clone())), items)
     }
 
     /// The same with a queue on disk, if `delivery` wants one.
     fn queues<T: Queued>(
         &mut self,
-        signal: &'static str,
-        exporter: &'static str,
+        signal: Signal,
+        exporter: &Arc<str>,
         delivery: &Delivery,
-        way: &Otlp,
+        transport: &Transport,
     ) -> Result<otlp::Queues<T>, disk::OpenError> {
         let (memory, items) = self.queue(signal, exporter, delivery.bounds);
         let disk = delivery.storage.as_ref().map(|storage| {
-            // An exporter may be named `otlp/tempo`, and has no other's folder.
-            let own = format!("{}-{signal}", exporter.replace('/', "%2F"));
-            let registry = self.counters.registry();
-            DiskQueue::open(&storage.folder.join(own), storage.limits, items.clone(), registry)
+            let own = storage.folder.join(delivery::folder(exporter, signal));
+            DiskQueue::open(&own, storage.limits, items.clone(), self.counters.registry())
         });
-        let writer = self.writes.of(&items, way);
+        let writer = self.writes.of(&items, transport);
         Ok(otlp::Queues { memory, disk: disk.transpose()?, items, writer })
     }
 }
 
+/// Before the deadline, for the last reading of metrics: it tells how the others ended.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
 /// All exporters, running.
 pub struct Exporters {
-    spans: Ways<Spans>,
-    logs: Ways<Records>,
+    spans: Ways<otlp::Framed<Spans>>,
+    logs: Ways<otlp::Framed<Records>>,
     /// Exchanges that have spans, by scope.
     children: [bool; log::SCOPES.len()],
     objects: Option<Objects>,
@@ -200,44 +270,38 @@ pub struct Exporters {
 }
 
 impl Exporters {
-    /// Starts what the environment names, as `config` says. `console`: print to standard output
-    /// where the environment holds no `OTEL_*` at all. `terms`: what log records say.
+    /// Starts every exporter of `pipelines`. `console`: print to standard output where nobody has
+    /// said anything of exporters. `terms`: what log records say.
     pub fn start(
         environment: &Environment,
-        config: &exporters::Exporters,
+        pipelines: &Pipelines,
         resource: Resource,
         handle: &Handle,
         console: bool,
         terms: &log::Terms,
     ) -> Result<Self, Error> {
-        let bare = console && !environment.is_set();
-        let lines = |signal| {
-            let printed = environment.exporters(signal).contains(&Exporter::Console);
-            printed.then_some(console::Form::Lines)
-        };
-        let form = match bare {
-            true if std::io::stdout().is_terminal() => Some(console::Form::Table),
-            true => Some(console::Form::Lines),
-            false => lines(Signal::Traces),
-        };
-        let counters = ItemCounters::default();
-        let writes = Arc::new(Writes::default());
+        let bare = (console && pipelines.bare).then(|| match std::io::stdout().is_terminal() {
+            true => console::Form::Table,
+            false => console::Form::Lines,
+        });
         let mut with = Start {
             environment,
-            config,
+            pipelines,
             resource: &resource,
             terms,
             handle,
-            counters,
-            writes: writes.clone(),
+            bare,
+            counters: ItemCounters::default(),
+            writes: Arc::default(),
+            files: BTreeMap::new(),
         };
         let limits = environment.limits();
-        let encoder = Spans(log::Terms { limits, ..terms.clone() });
-        let spans = Ways::start(&mut with, Signal::Traces, "traces", form, encoder)?;
-        let encoder = Records(terms.clone());
-        let logs = Ways::start(&mut with, Signal::Logs, "logs", lines(Signal::Logs), encoder)?;
-        let mut counters = with.counters;
-        let meter = meter::start(environment, &resource, &mut counters, &writes, handle)?;
+        let encoder = otlp::Framed::new(Spans(log::Terms { limits, ..terms.clone() }), &resource);
+        let spans = Ways::start(&mut with, Signal::Traces, encoder)?;
+        let encoder = otlp::Framed::new(Records(terms.clone()), &resource);
+        let logs = Ways::start(&mut with, Signal::Logs, encoder)?;
+        let meter = meter::start(&mut with)?;
+        let Start { counters, writes, .. } = with;
         if terms.writes {
             writes.tell(spans.stores.clone());
         }
@@ -298,18 +362,22 @@ impl Exporters {
     /// counts at the end, as the accounting line has them.
     pub async fn shutdown(self, deadline: Instant) -> Value {
         let Self { spans, logs, children: _, objects, meter, writes, counters } = self;
+        let before = match meter {
+            Some(_) => deadline.checked_sub(LAST_WORD).unwrap_or(deadline),
+            None => deadline,
+        };
         // First, as what it has goes to the others.
         let uploads = match objects {
-            Some(objects) => Some(objects.close(deadline).await),
+            Some(objects) => Some(objects.close(before).await),
             None => None,
         };
         writes.close();
         let uploads = async {
             if let Some(uploads) = uploads {
-                uploads.shutdown(deadline).await;
+                uploads.shutdown(before).await;
             }
         };
-        tokio::join!(spans.shutdown(deadline), logs.shutdown(deadline), uploads);
+        tokio::join!(spans.shutdown(before), logs.shutdown(before), uploads);
         // Last, so that it tells how the others ended.
         if let Some(meter) = meter {
             meter.shutdown(deadline).await;
@@ -371,7 +439,11 @@ pub struct ItemCounters {
 
 impl ItemCounters {
     /// Counts for one more.
-    pub(crate) fn add(&mut self, signal: &'static str, exporter: &'static str) -> Arc<Items> {
+    pub(crate) fn add(
+        &mut self,
+        signal: &'static str,
+        exporter: impl Into<Arc<str>>,
+    ) -> Arc<Items> {
         let items = Arc::new(Items::new(signal, exporter));
         self.items.push(items.clone());
         let read = items.clone();
@@ -394,7 +466,7 @@ impl ItemCounters {
         let mut signals = Map::new();
         for items in &self.items {
             let signal = signals.entry(items.signal).or_insert_with(|| Value::Object(Map::new()));
-            signal[items.exporter] = items.counts().to_json();
+            signal[&*items.exporter] = items.counts().to_json();
         }
         Value::Object(signals)
     }

@@ -1,5 +1,5 @@
-//! The OTLP exporter of spans or log records: takes batches off the queue in memory and encodes them.
-//! Without a queue on disk it sends them itself; with one it stores them there, and others send
+//! An exporter of OTLP requests, to a collector or a file: takes batches off the queue in memory and
+//! encodes them. Without a queue on disk it sends them itself; with one it stores them there, and others send
 //! what is stored. Every item ends as exported, rejected or dropped, or stays on the disk.
 
 use std::{iter::Peekable, sync::Arc, time::Instant};
@@ -9,7 +9,6 @@ use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 
 pub use super::complaints::Complaints;
 use super::{
-    client,
     delivery::Delivery,
     disk::{DiskQueue, Pushed},
     items::{Items, Reason},
@@ -19,10 +18,7 @@ use super::{
     transport::Transport,
     writes::Writer,
 };
-use crate::{
-    config::environment::Otlp,
-    telemetry::{resource::Resource, span::Frame},
-};
+use crate::telemetry::{resource::Resource, span::Frame};
 
 /// A request is closed when it has this many bytes, whatever its spans: gRPC servers take 4 MiB
 /// unless told otherwise.
@@ -32,6 +28,24 @@ const LARGEST_REQUEST: usize = 3 << 20;
 const LARGEST_KEPT: usize = 1 << 20;
 
 /// How items become requests.
+pub trait Requests: Send + Sync + 'static {
+    /// What they are made of.
+    type Item: Queued;
+    /// Brings the items of a batch into the order in which they become requests.
+    fn arrange(&self, batch: Batch<Self::Item>) -> Batch<Self::Item> {
+        batch
+    }
+    /// Makes a request of the next items, behind the headroom that transports need
+    /// ([`Transport::HEADROOM`]): where it starts and how many items it has, or `None` where there
+    /// are none.
+    fn next(
+        &self,
+        items: &mut Peekable<impl Iterator<Item = Self::Item>>,
+        buffer: &mut Vec<u8>,
+    ) -> Option<(usize, u64)>;
+}
+
+/// How single items are encoded.
 pub trait Encoder: Send + Sync + 'static {
     /// What it encodes.
     type Item: Queued;
@@ -43,9 +57,57 @@ pub trait Encoder: Send + Sync + 'static {
     fn encode(&self, item: &Self::Item, out: &mut Vec<u8>);
 }
 
+/// Requests of encoded items, each of one scope.
+pub struct Framed<E> {
+    encoder: E,
+    frames: Vec<Frame>,
+}
+
+impl<E: Encoder> Framed<E> {
+    /// Requests from `resource`.
+    pub fn new(encoder: E, resource: &Resource) -> Self {
+        let frames = E::SCOPES.iter().map(|scope| Frame::new(resource, scope)).collect();
+        Self { encoder, frames }
+    }
+}
+
+impl<E: Encoder> Requests for Framed<E> {
+    type Item = E::Item;
+
+    /// Items of one scope together.
+    fn arrange(&self, batch: Batch<E::Item>) -> Batch<E::Item> {
+        let mut scopes = batch.iter().flatten().map(|item| self.encoder.scope(item));
+        let first = scopes.next();
+        if scopes.all(|scope| Some(scope) == first) {
+            return batch;
+        }
+        let mut all: Vec<_> = batch.into_iter().flatten().collect();
+        all.sort_by_key(|item| self.encoder.scope(item));
+        vec![all]
+    }
+
+    fn next(
+        &self,
+        items: &mut Peekable<impl Iterator<Item = E::Item>>,
+        buffer: &mut Vec<u8>,
+    ) -> Option<(usize, u64)> {
+        let scope = self.encoder.scope(items.peek()?);
+        let frame = self.frames.get(scope)?;
+        frame.begin(buffer);
+        let mut count = 0;
+        while buffer.len() < LARGEST_REQUEST
+            && let Some(item) = items.next_if(|item| self.encoder.scope(item) == scope)
+        {
+            self.encoder.encode(&item, buffer);
+            count += 1;
+        }
+        Some((frame.finish(buffer), count))
+    }
+}
+
 /// A running exporter.
-pub struct Exporter<E: Encoder> {
-    shared: Arc<Shared<E>>,
+pub struct Exporter<R: Requests> {
+    shared: Arc<Shared<R>>,
     workers: Vec<JoinHandle<()>>,
     /// Sends what is stored on disk.
     senders: Vec<JoinHandle<()>>,
@@ -64,37 +126,34 @@ pub struct Queues<T> {
     pub writer: Writer,
 }
 
-struct Shared<E: Encoder> {
-    queue: Arc<Queue<E::Item>>,
+struct Shared<R: Requests> {
+    queue: Arc<Queue<R::Item>>,
     disk: Option<Arc<DiskQueue>>,
     items: Arc<Items>,
     sender: Sender,
-    frames: Vec<Frame>,
-    encoder: E,
+    requests: Arc<R>,
     /// What finds no room on the disk waits for it.
     block: bool,
     leaving: watch::Receiver<bool>,
 }
 
-impl<E: Encoder> Exporter<E> {
-    /// Starts sending what `queues` give the way that `otlp` and `delivery` say.
+impl<R: Requests> Exporter<R> {
+    /// Starts sending what `queues` give by `transport`, as `delivery` says.
     pub fn start(
-        otlp: &Otlp,
+        transport: Transport,
         delivery: &Delivery,
-        resource: &Resource,
-        encoder: E,
-        queues: Queues<E::Item>,
+        requests: Arc<R>,
+        queues: Queues<R::Item>,
         handle: &Handle,
-    ) -> Result<Self, client::Error> {
+    ) -> Self {
         let (leave, leaving) = watch::channel(false);
         let Queues { memory, disk, items, writer } = queues;
         let shared = Arc::new(Shared {
             queue: memory,
             disk,
             items,
-            sender: Sender::new(otlp, delivery.retry, writer, leaving.clone())?,
-            frames: E::SCOPES.iter().map(|scope| Frame::new(resource, scope)).collect(),
-            encoder,
+            sender: Sender::new(transport, delivery.retry, writer, leaving.clone()),
+            requests,
             block: delivery.block,
             leaving,
         });
@@ -111,7 +170,7 @@ impl<E: Encoder> Exporter<E> {
                 senders.extend((0..delivery.consumers).map(sender));
             }
         }
-        Ok(Self { shared, workers, senders, leave })
+        Self { shared, workers, senders, leave }
     }
 
     /// Sends what is queued, until `deadline`; what remains then is dropped, unless it is on disk.
@@ -146,14 +205,14 @@ async fn end(tasks: Vec<JoinHandle<()>>, deadline: Instant) {
     }
 }
 
-impl<E: Encoder> Shared<E> {
+impl<R: Requests> Shared<R> {
     /// Makes requests of what the queue in memory gives, and sends or stores them.
     async fn run(self: Arc<Self>) {
         // Fresh memory for each request would cost a fifth of the encoding.
         let mut buffer = Vec::new();
         while let Some(batch) = self.queue.take().await {
-            let mut items = self.by_scope(batch).into_iter().flatten().peekable();
-            while let Some((start, count)) = self.encode(&mut items, &mut buffer) {
+            let mut items = self.requests.arrange(batch).into_iter().flatten().peekable();
+            while let Some((start, count)) = self.requests.next(&mut items, &mut buffer) {
                 let message = std::mem::take(&mut buffer);
                 buffer = match &self.disk {
                     None => self.send(message, start, count).await,
@@ -249,38 +308,6 @@ impl<E: Encoder> Shared<E> {
             }
             disk.settle(ticket, move |counts, count| end.book(counts, count), &mut leaving).await;
         }
-    }
-
-    /// The batch, items of one scope together.
-    fn by_scope(&self, batch: Batch<E::Item>) -> Batch<E::Item> {
-        let mut scopes = batch.iter().flatten().map(|item| self.encoder.scope(item));
-        let first = scopes.next();
-        if scopes.all(|scope| Some(scope) == first) {
-            return batch;
-        }
-        let mut all: Vec<_> = batch.into_iter().flatten().collect();
-        all.sort_by_key(|item| self.encoder.scope(item));
-        vec![all]
-    }
-
-    /// Encodes items of one scope into one request; where it starts and how many, or `None` where
-    /// there are none.
-    fn encode(
-        &self,
-        items: &mut Peekable<impl Iterator<Item = E::Item>>,
-        buffer: &mut Vec<u8>,
-    ) -> Option<(usize, u64)> {
-        let scope = self.encoder.scope(items.peek()?);
-        let frame = self.frames.get(scope)?;
-        frame.begin(buffer);
-        let mut count = 0;
-        while buffer.len() < LARGEST_REQUEST
-            && let Some(item) = items.next_if(|item| self.encoder.scope(item) == scope)
-        {
-            self.encoder.encode(&item, buffer);
-            count += 1;
-        }
-        Some((frame.finish(buffer), count))
     }
 
     /// Moves items from held to where their request's end puts them.

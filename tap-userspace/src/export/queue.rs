@@ -80,18 +80,17 @@ impl<T: Queued> Queue<T> {
     /// Takes in what there is room for and drops the rest; never waits for room. `sampled` more
     /// were left out before.
     pub fn offer(&self, mut batch: Vec<T>, sampled: usize) {
-        let offered = batch.len();
         let mut state = self.lock();
-        let admitted = self.room_for(&state, &batch);
-        let rest = batch.split_off(admitted);
+        let rest = batch.split_off(self.room_for(&state, &batch));
+        let (admitted, left) = (count(&batch), count(&rest));
         let shut = state.closed;
         self.push(&mut state, batch);
         self.items.update(|counts| {
-            counts.produced += (offered + sampled) as u64;
+            counts.produced += admitted + left + sampled as u64;
             counts.sampled += sampled as u64;
-            counts.queued += admitted as u64;
+            counts.queued += admitted;
             let reason = if shut { Reason::Shutdown } else { Reason::QueueFull };
-            counts.drop(reason, (offered - admitted) as u64);
+            counts.drop(reason, left);
         });
         drop(state);
         // Freed outside of the lock.
@@ -106,10 +105,11 @@ impl<T: Queued> Queue<T> {
             // What is larger than the queue goes in pieces.
             if admitted > 0 {
                 let rest = batch.split_off(admitted);
+                let admitted = count(&batch);
                 self.push(&mut state, batch);
                 self.items.update(|counts| {
-                    counts.produced += admitted as u64;
-                    counts.queued += admitted as u64;
+                    counts.produced += admitted;
+                    counts.queued += admitted;
                 });
                 batch = rest;
             }
@@ -179,10 +179,10 @@ impl<T: Queued> Queue<T> {
             return Next::Wait(Some(due));
         }
         let batch = self.cut(&mut state);
-        let count = batch.iter().map(Vec::len).sum::<usize>() as u64;
+        let taken = batch.iter().map(|chunk| count(chunk)).sum::<u64>();
         self.items.update(|counts| {
-            counts.queued -= count;
-            counts.held += count;
+            counts.queued -= taken;
+            counts.held += taken;
         });
         if !state.chunks.is_empty() {
             // Another taker waits for what remains.
@@ -254,8 +254,18 @@ impl<T: Queued> Queue<T> {
     }
 }
 
+/// What [`Items`] count of these.
+pub(super) fn count<T: Queued>(of: &[T]) -> u64 {
+    of.iter().map(Queued::count).sum()
+}
+
 /// What may stand in a queue.
 pub trait Queued: Send + 'static {
+    /// How many items it is to [`Items`].
+    fn count(&self) -> u64 {
+        1
+    }
+
     /// Memory of it, about.
     fn weight(&self) -> usize;
     /// Whose trace it belongs to, for the head sampler.

@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::{
-    client,
     complaints::Complaints,
     items::{Counts, Reason},
     retry::{Backoff, Retry},
     transport::{Outcome, Prepared, Transport},
     writes::{Begun, Writer},
 };
-use crate::{config::environment::Otlp, telemetry::eventstore::Became};
+use crate::telemetry::eventstore::Became;
 
 /// Longest pause between attempts once tap is leaving.
 const LEAVING_PAUSE: Duration = Duration::from_millis(250);
@@ -77,16 +76,15 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// The way that `otlp` describes; `writer` is told of requests, and `leaving` says when tap is
-    /// about to end.
+    /// Sends by `transport`; `writer` is told of requests, and `leaving` says when tap is about to
+    /// end.
     pub fn new(
-        otlp: &Otlp,
+        transport: Transport,
         retry: Retry,
         writer: Writer,
         leaving: watch::Receiver<bool>,
-    ) -> Result<Self, client::Error> {
-        let transport = Transport::new(otlp)?;
-        Ok(Self { transport, retry, complaints: Complaints::default(), writer, leaving })
+    ) -> Self {
+        Self { transport, retry, complaints: Complaints::default(), writer, leaving }
     }
 
     /// When a request is tried again.
@@ -208,17 +206,24 @@ impl Sender {
 
     fn unreachable(&self, cause: &str) {
         if self.complaints.may() {
-            let endpoint = self.transport.endpoint();
-            let remedy = "check that a collector listens there, or change \
-                          OTEL_EXPORTER_OTLP_ENDPOINT; spans are kept and sent again";
-            tracing::warn!(endpoint, cause, remedy, "Spans cannot be sent.");
+            let (exporter, endpoint) = (self.transport.exporter(), self.transport.endpoint());
+            let (items, remedy) = (self.transport.signal().items(), self.transport.remedy());
+            tracing::warn!(exporter, endpoint, cause, remedy, "{items} cannot be sent.");
         }
     }
 
     fn refused(&self, cause: &str, remedy: &str, rejected: u64) {
         if self.complaints.may() {
-            let endpoint = self.transport.endpoint();
-            tracing::warn!(endpoint, cause, remedy, rejected, "The collector refuses spans.");
+            let (exporter, endpoint) = (self.transport.exporter(), self.transport.endpoint());
+            let items = self.transport.signal().items().to_lowercase();
+            tracing::warn!(
+                exporter,
+                endpoint,
+                cause,
+                remedy,
+                rejected,
+                "The collector refuses {items}."
+            );
         }
     }
 }

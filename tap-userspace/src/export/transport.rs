@@ -1,7 +1,7 @@
-//! One OTLP request to its endpoint, whatever the protocol. Comes in: a protobuf message; goes out:
-//! an [`Outcome`]. Trying again is [`super::otlp`]'s.
+//! One OTLP request to its endpoint, whatever the protocol, or to a file. Comes in: a protobuf
+//! message; goes out: an [`Outcome`]. Trying again is [`super::otlp`]'s.
 
-use std::{borrow::Cow, io::Write as _, time::Duration};
+use std::{borrow::Cow, io::Write as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
@@ -16,7 +16,7 @@ use prost::Message;
 
 use super::{
     client::{self, Client},
-    grpc, http as over_http,
+    file, grpc, http as over_http,
 };
 use crate::config::environment::{Compression, Otlp, Protocol, Signal};
 
@@ -113,9 +113,22 @@ pub struct Any {
     pub value: Vec<u8>,
 }
 
-/// The way to one endpoint.
+/// The way to one endpoint, or to a file.
 #[derive(Debug)]
 pub struct Transport {
+    exporter: Arc<str>,
+    signal: Signal,
+    to: To,
+}
+
+#[derive(Debug)]
+enum To {
+    Collector(Box<Collector>),
+    File(Arc<file::Writer>),
+}
+
+#[derive(Debug)]
+struct Collector {
     client: Client,
     otlp: Otlp,
     headers: HeaderMap,
@@ -146,22 +159,107 @@ impl Transport {
         for (name, value) in &otlp.headers {
             headers.insert(name.clone(), value.clone());
         }
-        Ok(Self { client: client::client(otlp)?, otlp: otlp.clone(), headers })
+        let collector = Collector { client: client::client(otlp)?, otlp: otlp.clone(), headers };
+        let to = To::Collector(Box::new(collector));
+        Ok(Self { exporter: otlp.exporter.clone(), signal: otlp.signal, to })
+    }
+
+    /// The way into a file.
+    pub const fn to_file(exporter: Arc<str>, signal: Signal, file: Arc<file::Writer>) -> Self {
+        Self { exporter, signal, to: To::File(file) }
+    }
+
+    /// The exporter's name.
+    pub fn exporter(&self) -> &str {
+        &self.exporter
+    }
+
+    /// What goes there.
+    pub const fn signal(&self) -> Signal {
+        self.signal
     }
 
     /// Where it goes.
     pub fn endpoint(&self) -> String {
-        self.otlp.endpoint.to_string()
+        match &self.to {
+            To::Collector(collector) => collector.otlp.endpoint.to_string(),
+            To::File(file) => file.path().display().to_string(),
+        }
+    }
+
+    /// How it goes there: `OTEL_EXPORTER_OTLP_PROTOCOL`, or `file`.
+    pub fn protocol(&self) -> &'static str {
+        match &self.to {
+            To::Collector(collector) => collector.otlp.protocol.name(),
+            To::File(_) => "file",
+        }
+    }
+
+    /// Host and port; a file has none.
+    pub fn server(&self) -> Option<(String, u16)> {
+        let To::Collector(collector) = &self.to else { return None };
+        let uri = &collector.otlp.endpoint;
+        let port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        Some((host.to_owned(), uri.port_u16().unwrap_or(port)))
+    }
+
+    /// What to do where it cannot be reached.
+    pub const fn remedy(&self) -> &'static str {
+        match &self.to {
+            To::Collector(_) => {
+                "check that a collector listens there, or change the endpoint (`endpoint` of the \
+                 exporter, OTEL_EXPORTER_OTLP_ENDPOINT for `otlp`); what waits is sent again"
+            }
+            To::File(_) => {
+                "make room, or see to the folder and its rights; what waits is written when that \
+                 is possible"
+            }
+        }
     }
 
     /// Longest time of one attempt.
-    pub const fn timeout(&self) -> Option<Duration> {
-        self.otlp.timeout
+    pub fn timeout(&self) -> Option<Duration> {
+        match &self.to {
+            To::Collector(collector) => collector.otlp.timeout,
+            To::File(_) => None,
+        }
     }
 
-    /// Brings the protobuf message `message[start..]` into the protocol's form; up to
+    /// Brings the protobuf message `message[start..]` into the form of what it goes to; up to
     /// [`Self::HEADROOM`] bytes before it are overwritten.
-    pub fn prepare(&self, mut message: Vec<u8>, start: usize) -> Result<Prepared, String> {
+    pub fn prepare(&self, message: Vec<u8>, start: usize) -> Result<Prepared, String> {
+        match &self.to {
+            To::Collector(collector) => collector.prepare(message, start),
+            To::File(file) => {
+                let mut line = to_json(self.signal, &message[start..])?;
+                line.push(b'\n');
+                file.prepare(line).map(|piece| Prepared(piece.into()))
+            }
+        }
+    }
+
+    /// One attempt, no longer than `timeout`. A file is waited for: a write that hangs is not made
+    /// twice.
+    pub async fn attempt(&self, message: &Prepared, timeout: Option<Duration>) -> Outcome {
+        let collector = match &self.to {
+            To::Collector(collector) => collector,
+            To::File(file) => return file::append(file, message.0.clone()).await,
+        };
+        let attempt = collector.send(message.0.clone());
+        match timeout {
+            None => attempt.await,
+            Some(timeout) => tokio::time::timeout(timeout, attempt)
+                .await
+                .unwrap_or_else(|_| {
+                    Outcome::again(format!("no answer within {timeout:?}"), "timeout")
+                }),
+        }
+    }
+}
+
+impl Collector {
+    fn prepare(&self, mut message: Vec<u8>, start: usize) -> Result<Prepared, String> {
         let how = self.otlp.compression;
         let plain = how == Compression::None;
         if self.otlp.protocol == Protocol::HttpJson {
@@ -183,17 +281,6 @@ impl Transport {
                 body.into()
             }
         }))
-    }
-
-    /// One attempt, no longer than `timeout`.
-    pub async fn attempt(&self, message: &Prepared, timeout: Option<Duration>) -> Outcome {
-        let attempt = self.send(message.0.clone());
-        match timeout {
-            None => attempt.await,
-            Some(timeout) => tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| {
-                Outcome::again(format!("no answer within {timeout:?}"), "timeout")
-            }),
-        }
     }
 
     async fn send(&self, body: Bytes) -> Outcome {
@@ -228,7 +315,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 /// `prefix`, then `content`, compressed. Fast rather than small: spans repeat so much that the
 /// level hardly matters.
-fn compress(how: Compression, prefix: &[u8], content: &[u8]) -> Result<Vec<u8>, String> {
+pub(super) fn compress(how: Compression, prefix: &[u8], content: &[u8]) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(content.len() / 4);
     out.extend_from_slice(prefix);
     let compressed = match how {

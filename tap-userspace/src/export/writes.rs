@@ -9,9 +9,8 @@ use std::{
     time::Duration,
 };
 
-use super::{Sink, items::Items, spans::SpanOf};
+use super::{Sink, items::Items, spans::SpanOf, transport::Transport};
 use crate::{
-    config::environment::Otlp,
     connection::clock,
     telemetry::eventstore::{self, Backend, Became, Write},
 };
@@ -45,18 +44,13 @@ impl Writes {
         }
     }
 
-    /// What `backend`'s requests are told through.
-    pub fn of(self: &Arc<Self>, items: &Items, otlp: &Otlp) -> Writer {
-        let uri = &otlp.endpoint;
-        let port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    /// What the requests of an exporter are told through.
+    pub fn of(self: &Arc<Self>, items: &Items, transport: &Transport) -> Writer {
         let backend = Backend {
-            name: items.exporter.into(),
+            name: items.exporter.clone(),
             signal: items.signal,
-            protocol: otlp.protocol.name(),
-            server: (
-                uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned(),
-                uri.port_u16().unwrap_or(port),
-            ),
+            protocol: transport.protocol(),
+            server: transport.server(),
         };
         Writer { writes: self.clone(), backend: Arc::new(backend) }
     }

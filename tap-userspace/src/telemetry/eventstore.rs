@@ -24,13 +24,13 @@ const KIND_CLIENT: u64 = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
     /// The exporter's name, `otlp` for example.
-    pub name: Cow<'static, str>,
+    pub name: Arc<str>,
     /// What it carries: `traces`, `logs` or `metrics`.
     pub signal: &'static str,
-    /// `OTEL_EXPORTER_OTLP_PROTOCOL`.
+    /// `OTEL_EXPORTER_OTLP_PROTOCOL`, or `file`.
     pub protocol: &'static str,
-    /// Host and port.
-    pub server: (String, u16),
+    /// Host and port; a file has none.
+    pub server: Option<(String, u16)>,
 }
 
 /// What became of a write.
@@ -121,8 +121,10 @@ pub fn of_span(write: &Write, sink: &mut impl Sink) {
     sink.text(&key::TAP_EVENTSTORE_BACKEND, &backend.name);
     sink.text(&key::TAP_EVENTSTORE_SIGNAL, backend.signal);
     sink.text(&key::TAP_EVENTSTORE_PROTOCOL, backend.protocol);
-    sink.text(&key::SERVER_ADDRESS, &backend.server.0);
-    sink.int(&key::SERVER_PORT, backend.server.1.into());
+    if let Some((host, port)) = &backend.server {
+        sink.text(&key::SERVER_ADDRESS, host);
+        sink.int(&key::SERVER_PORT, (*port).into());
+    }
     sink.int(&key::TAP_EVENTSTORE_BATCH_ITEMS, write.items.cast_signed());
     sink.int(&key::TAP_EVENTSTORE_BATCH_BYTES, write.bytes.cast_signed());
     sink.int(&key::TAP_EVENTSTORE_ATTEMPTS, write.attempts.into());
@@ -183,7 +185,7 @@ mod tests {
                 name: "otlp/tempo".into(),
                 signal: "logs",
                 protocol: "grpc",
-                server: ("tempo".into(), 4317),
+                server: Some(("tempo".into(), 4317)),
             }),
             trace_id,
             span_id,

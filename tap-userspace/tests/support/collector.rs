@@ -28,6 +28,7 @@ use opentelemetry_proto::tonic::{
     trace::v1::Span,
 };
 use prost::Message as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -265,4 +266,32 @@ fn unpack(headers: &HeaderMap, body: &[u8], grpc: bool) -> Vec<u8> {
         Some(other) => panic!("{other}"),
     }
     out
+}
+
+/// A file of the tests' own certificates.
+pub fn certificate(name: &str) -> String {
+    format!("{}/tests/fixtures/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A server that wants a certificate of its clients.
+pub fn acceptor() -> tokio_rustls::TlsAcceptor {
+    let chain = |name: &str| CertificateDer::pem_file_iter(certificate(name)).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(chain("ca.pem").next().unwrap().unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots),
+        provider.clone(),
+    );
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(
+            chain("server.pem").map(Result::unwrap).collect(),
+            PrivateKeyDer::from_pem_file(certificate("server.key")).unwrap(),
+        )
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config).into()
 }

@@ -6,16 +6,37 @@ pub mod collector;
 use std::sync::Arc;
 
 use tap_userspace::{
+    config::{environment::Environment, file::Config, pipelines::Pipelines},
     connection::{
         identity::Xid,
         model::{Connection, Direction, Event, Identity, Quality, Role, State, What},
     },
     enrich::process::Process,
+    export::{self, Exporters},
     protocol::{
         Protocol,
         tls::{ClientHello, ServerHello},
     },
+    telemetry::{log::Terms, resource::Resource},
 };
+use tokio::runtime::Handle;
+
+/// A configuration with these exporters and pipelines; without any of these the environment alone
+/// says which signals are on.
+pub fn configuration(exporters: &str, pipelines: &str) -> Config {
+    let yaml =
+        format!("exporters: {{ {exporters} }}\nservice: {{ pipelines: {{ {pipelines} }} }}\n");
+    Config::parse(&yaml).unwrap_or_else(|error| panic!("{yaml}: {error}"))
+}
+
+/// Starts what the configuration and these variables say.
+pub fn try_start(config: &Config, variables: &[(&str, &str)]) -> Result<Exporters, export::Error> {
+    let environment = Environment::read_over(variables.iter().copied(), config).unwrap();
+    let pipelines = Pipelines::resolve(config, &environment).unwrap();
+    let resource = Resource::detect(&environment);
+    let (handle, terms) = (Handle::current(), Terms::default());
+    Exporters::start(&environment, &pipelines, resource, &handle, false, &terms)
+}
 
 pub const START: u64 = 1_700_000_000_123_456_789;
 

@@ -4,9 +4,18 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Uri};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+
+use serde::Deserialize;
 
 use super::{Error, values::Values};
+use crate::config::{
+    exporters::{
+        self,
+        otlp::{Tls as Keys, TlsVersion},
+    },
+    file::Secret,
+};
 
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +29,27 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Traces, Self::Logs, Self::Metrics];
+
+    /// Its name among tap's own numbers.
+    pub const fn lower(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Logs => "logs",
+            Self::Metrics => "metrics",
+        }
+    }
+
+    /// What is sent of it, for people.
+    pub const fn items(self) -> &'static str {
+        match self {
+            Self::Traces => "Spans",
+            Self::Logs => "Log records",
+            Self::Metrics => "Metrics",
+        }
+    }
+
     /// Its part of the names of variables.
     pub const fn name(self) -> &'static str {
         match self {
@@ -49,13 +79,16 @@ impl Signal {
 }
 
 /// `OTEL_EXPORTER_OTLP_PROTOCOL`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Protocol {
     /// `grpc`.
+    #[serde(rename = "grpc")]
     Grpc,
     /// `http/protobuf`; also `http`.
+    #[serde(rename = "http/protobuf", alias = "http")]
     HttpProtobuf,
     /// `http/json`.
+    #[serde(rename = "http/json")]
     HttpJson,
 }
 
@@ -78,7 +111,8 @@ impl Protocol {
 }
 
 /// `OTEL_EXPORTER_OTLP_COMPRESSION`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// `none`.
     None,
@@ -106,11 +140,17 @@ pub struct Tls {
     pub roots: Option<Vec<CertificateDer<'static>>>,
     /// Who tap is (`…_CLIENT_CERTIFICATE`, `…_CLIENT_KEY`).
     pub identity: Option<(Vec<CertificateDer<'static>>, Arc<PrivateKeyDer<'static>>)>,
+    /// The lowest and the highest version that is spoken.
+    pub versions: (Option<TlsVersion>, Option<TlsVersion>),
+    /// The name that the server's certificate must have, instead of the endpoint's.
+    pub server_name: Option<ServerName<'static>>,
 }
 
 /// How one signal goes by OTLP.
 #[derive(Clone, Debug)]
 pub struct Otlp {
+    /// The exporter's name.
+    pub exporter: Arc<str>,
     /// The signal.
     pub signal: Signal,
     /// The protocol.
@@ -128,32 +168,78 @@ pub struct Otlp {
 }
 
 impl Otlp {
-    /// What the variables say of `signal`.
-    pub(super) fn read(values: &mut Values, signal: Signal) -> Result<Self, Error> {
+    /// How `signal` goes by the exporter `name` of the configuration file: by that alone. `None`
+    /// where it says no endpoint for it.
+    pub fn named(
+        name: &Arc<str>,
+        block: &exporters::Otlp,
+        signal: Signal,
+    ) -> Result<Option<Self>, Error> {
+        if block.endpoint(signal).is_none() {
+            return Ok(None);
+        }
+        Self::read(&mut Values::default(), signal, name, block).map(Some)
+    }
+
+    /// What the variables say of `signal`, and where they are silent the exporter `name` of the file.
+    ///
+    /// Who says the endpoint sets the defaults of the rest: the specification's where it is the
+    /// environment or nobody, the Collector's where it is the file.
+    pub(super) fn read(
+        values: &mut Values,
+        signal: Signal,
+        name: &Arc<str>,
+        block: &exporters::Otlp,
+    ) -> Result<Self, Error> {
         let protocols = [
             ("grpc", Protocol::Grpc),
             ("http/protobuf", Protocol::HttpProtobuf),
             ("http/json", Protocol::HttpJson),
             ("http", Protocol::HttpProtobuf),
         ];
+        let told = names(signal, "ENDPOINT").iter().any(|name| values.peek(name).is_some());
+        let of_file = block.endpoint(signal).filter(|_| !told);
+        let default = match of_file {
+            Some(_) => block.usual_protocol(),
+            None => Protocol::HttpProtobuf,
+        };
         let protocol = pick(values, signal, "PROTOCOL", |v, name| v.one_of(name, &protocols))
-            .unwrap_or(Protocol::HttpProtobuf);
-        let insecure = pick(values, signal, "INSECURE", Values::flag).unwrap_or(false);
+            .or(block.protocol())
+            .unwrap_or(default);
+        let insecure = pick(values, signal, "INSECURE", Values::flag);
+        let insecure = insecure.unwrap_or(block.tls.insecure);
         let compressions =
             [Compression::Gzip, Compression::Zstd].map(|it| (it.coding().unwrap_or_default(), it));
         let compressions = [&compressions[..], &[("none", Compression::None)]].concat();
+        let (timeout, compression) = match (of_file, protocol) {
+            (None, _) => (10, Compression::None),
+            (Some(_), Protocol::Grpc) => (5, Compression::Gzip),
+            (Some(_), Protocol::HttpProtobuf | Protocol::HttpJson) => (30, Compression::Gzip),
+        };
+        let compression =
+            pick(values, signal, "COMPRESSION", |v, name| v.one_of(name, &compressions))
+                .or(block.compression)
+                .unwrap_or(compression);
+        let in_file = |timeout: Duration| Some(timeout).filter(|timeout| !timeout.is_zero());
+        let of_environment = endpoint(values, signal, protocol, insecure)?;
+        let of_file = of_file.and_then(|(endpoint, base)| {
+            Some(with_path(&endpoint.uri(insecure)?, signal, protocol, base))
+        });
         Ok(Self {
+            exporter: name.clone(),
             signal,
             protocol,
-            endpoint: endpoint(values, signal, protocol, insecure)?,
-            headers: pick(values, signal, "HEADERS", headers).unwrap_or_default(),
+            endpoint: of_environment.or(of_file).unwrap_or_else(|| {
+                with_path(&Uri::from_static(protocol.example()), signal, protocol, true)
+            }),
+            headers: pick(values, signal, "HEADERS", headers)
+                .or(block.headers.clone().map(|headers| headers.0))
+                .unwrap_or_default(),
             timeout: pick(values, signal, "TIMEOUT", Values::timeout)
-                .unwrap_or(Some(Duration::from_secs(10))),
-            compression: pick(values, signal, "COMPRESSION", |v, name| {
-                v.one_of(name, &compressions)
-            })
-            .unwrap_or(Compression::None),
-            tls: tls(values, signal)?,
+                .or(block.timeout.map(in_file))
+                .unwrap_or(Some(Duration::from_secs(timeout))),
+            compression,
+            tls: tls(values, signal, name, &block.tls)?,
         })
     }
 }
@@ -181,16 +267,14 @@ fn endpoint(
     signal: Signal,
     protocol: Protocol,
     insecure: bool,
-) -> Result<Uri, Error> {
+) -> Result<Option<Uri>, Error> {
     let [own, general] = names(signal, "ENDPOINT");
     // Both are checked: a broken endpoint is an error even where another one wins.
     let general_uri = read_endpoint(values, &general, protocol, insecure)?
         .map(|base| with_path(&base, signal, protocol, true));
     let own_uri = read_endpoint(values, &own, protocol, insecure)?
         .map(|base| with_path(&base, signal, protocol, false));
-    Ok(own_uri.or(general_uri).unwrap_or_else(|| {
-        with_path(&Uri::from_static(protocol.example()), signal, protocol, true)
-    }))
+    Ok(own_uri.or(general_uri))
 }
 
 /// The variable's URL, checked.
@@ -201,43 +285,52 @@ fn read_endpoint(
     insecure: bool,
 ) -> Result<Option<Uri>, Error> {
     let Some(value) = values.text(variable) else { return Ok(None) };
-    let wrong = |why: &str| Error::Endpoint {
-        variable: variable.to_owned(),
-        value: value.clone(),
-        why: why.to_owned(),
-        example: protocol.example(),
-    };
-    let text = match value.split_once("://") {
-        // gRPC's clients take host:port too; then `…_INSECURE` tells what it is.
-        None if protocol == Protocol::Grpc => {
-            format!("{}://{value}", if insecure { "http" } else { "https" })
+    let grpc = protocol == Protocol::Grpc;
+    let uri = check_endpoint(&value, grpc, insecure).map_err(|why| {
+        let hidden = why == CREDENTIALS;
+        Error::Endpoint {
+            variable: variable.to_owned(),
+            value: if hidden { "(hidden)".to_owned() } else { value.clone() },
+            why: if hidden {
+                format!("{why} in OTEL_EXPORTER_OTLP_HEADERS")
+            } else {
+                why.to_owned()
+            },
+            example: protocol.example(),
         }
-        None => return Err(wrong("it has no scheme")),
-        Some(("http" | "https", _)) => value.clone(),
-        Some(_) => return Err(wrong("its scheme is neither http nor https")),
+    })?;
+    if grpc && uri.path().len() > 1 {
+        values.note(variable, &value, "its path is not used: gRPC has its own");
+    }
+    Ok(Some(uri))
+}
+
+/// Why a URL with credentials is none.
+const CREDENTIALS: &str = "it holds credentials; give them";
+
+/// An endpoint's URL, or what is wrong with it. gRPC's clients take `host:port` too; then `insecure`
+/// tells what it is.
+pub fn check_endpoint(text: &str, grpc: bool, insecure: bool) -> Result<Uri, &'static str> {
+    let url = match text.split_once("://") {
+        None if grpc => format!("{}://{text}", if insecure { "http" } else { "https" }),
+        None => return Err("it has no scheme"),
+        Some(("http" | "https", _)) => text.to_owned(),
+        Some(_) => return Err("its scheme is neither http nor https"),
     };
-    let uri: Uri = text.parse().map_err(|_| wrong("it is no URL"))?;
-    let authority = uri.authority().ok_or_else(|| wrong("it has no host"))?;
+    let uri: Uri = url.parse().map_err(|_| "it is no URL")?;
+    let authority = uri.authority().ok_or("it has no host")?;
     if authority.host().is_empty() {
-        return Err(wrong("it has no host"));
+        return Err("it has no host");
     }
     if authority.as_str().contains('@') {
-        return Err(Error::Endpoint {
-            variable: variable.to_owned(),
-            value: "(hidden)".to_owned(),
-            why: "it holds credentials; give them in OTEL_EXPORTER_OTLP_HEADERS".to_owned(),
-            example: protocol.example(),
-        });
+        return Err(CREDENTIALS);
     }
     if authority.as_str().rsplit_once(':').is_some_and(|(host, port)| {
         !port.ends_with(']') && !host.is_empty() && port.parse::<u16>().is_err()
     }) {
-        return Err(wrong("its port is no number from 0 to 65535"));
+        return Err("its port is no number from 0 to 65535");
     }
-    if protocol == Protocol::Grpc && uri.path().len() > 1 {
-        values.note(variable, &value, "its path is not used: gRPC has its own");
-    }
-    Ok(Some(uri))
+    Ok(uri)
 }
 
 /// The URL of requests: gRPC's method; `/v1/…` below a base; a signal's own URL as it is.
@@ -272,13 +365,32 @@ fn headers(values: &mut Values, name: &str) -> Option<Vec<(HeaderName, HeaderVal
     Some(headers)
 }
 
-fn tls(values: &mut Values, signal: Signal) -> Result<Tls, Error> {
-    let roots = file(values, signal, "CERTIFICATE")?.map(certificates).transpose()?;
+fn tls(values: &mut Values, signal: Signal, exporter: &str, keys: &Keys) -> Result<Tls, Error> {
+    let pem = |key: &str, path: &Option<PathBuf>, text: &Option<Secret>| {
+        let variable = format!("exporters.{exporter}.tls.{key}");
+        match (path, text) {
+            (Some(path), _) => File::open(format!("{variable}_file"), path.clone()).map(Some),
+            (None, Some(text)) => Ok(Some(File {
+                variable: format!("{variable}_pem"),
+                path: "(text)".into(),
+                content: text.0.clone().into_bytes(),
+            })),
+            (None, None) => Ok(None),
+        }
+    };
+    let roots = match file(values, signal, "CERTIFICATE")? {
+        Some(file) => Some(file),
+        None => pem("ca", &keys.ca_file, &keys.ca_pem)?,
+    };
     let chain = file(values, signal, "CLIENT_CERTIFICATE")?.map(certificates).transpose()?;
     let key = file(values, signal, "CLIENT_KEY")?.map(private_key).transpose()?;
     let identity = match (chain, key) {
         (Some(chain), Some(key)) => Some((chain, Arc::new(key))),
-        (None, None) => None,
+        (None, None) => {
+            let chain = pem("cert", &keys.cert_file, &keys.cert_pem)?.map(certificates);
+            let key = pem("key", &keys.key_file, &keys.key_pem)?.map(private_key);
+            chain.transpose()?.zip(key.transpose()?.map(Arc::new))
+        }
         (chain, _) => {
             let (have, other) = if chain.is_some() {
                 ("CLIENT_CERTIFICATE", "CLIENT_KEY")
@@ -294,10 +406,17 @@ fn tls(values: &mut Values, signal: Signal) -> Result<Tls, Error> {
             None
         }
     };
-    Ok(Tls { roots, identity })
+    let name = keys.server_name_override.clone();
+    Ok(Tls {
+        roots: roots.map(certificates).transpose()?,
+        identity,
+        versions: (keys.min_version, keys.max_version),
+        // Checked where it was read.
+        server_name: name.and_then(|name| ServerName::try_from(name).ok()),
+    })
 }
 
-/// A file that a variable names.
+/// A file that a variable or a key of the configuration names.
 struct File {
     variable: String,
     path: PathBuf,
@@ -305,6 +424,12 @@ struct File {
 }
 
 impl File {
+    fn open(variable: String, path: PathBuf) -> Result<Self, Error> {
+        let mut file = Self { variable, path, content: Vec::new() };
+        file.content = fs::read(&file.path).map_err(|error| file.wrong(error))?;
+        Ok(file)
+    }
+
     fn wrong(&self, why: impl std::fmt::Display) -> Error {
         let (variable, path) = (self.variable.clone(), self.path.clone());
         Error::File { variable, path, why: why.to_string() }
@@ -319,9 +444,7 @@ fn file(values: &mut Values, signal: Signal, what: &str) -> Result<Option<File>,
     else {
         return Ok(None);
     };
-    let mut file = File { variable, path: path.into(), content: Vec::new() };
-    file.content = fs::read(&file.path).map_err(|error| file.wrong(error))?;
-    Ok(Some(file))
+    File::open(variable, path.into()).map(Some)
 }
 
 fn certificates(file: File) -> Result<Vec<CertificateDer<'static>>, Error> {

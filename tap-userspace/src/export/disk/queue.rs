@@ -51,7 +51,7 @@ struct Numbers {
 
 impl Numbers {
     fn new(registry: &Registry, items: &Items) -> Self {
-        let labels = [("signal", items.signal), ("exporter", items.exporter)];
+        let labels = [("signal", items.signal), ("exporter", &*items.exporter)];
         let number = |family| registry.number(family, &labels);
         Self {
             batches: number(BATCHES),

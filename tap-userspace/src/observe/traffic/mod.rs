@@ -13,7 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::instruments as group;
 use crate::{
-    config::environment::{Environment, ExemplarFilter, Exporter, Signal},
+    config::{
+        environment::{Environment, ExemplarFilter, Exporter, Signal},
+        pipelines::Pipelines,
+    },
     connection::{
         clock,
         model::{Connection, Identity, Quality, Role, State},
@@ -51,12 +54,12 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// What the environment says; `scrape`: whether `/metrics` is served.
-    pub fn new(environment: &Environment, scrape: bool) -> Self {
+    /// What the environment says, and which exporters are on; `scrape`: whether `/metrics` is served.
+    pub fn new(environment: &Environment, pipelines: &Pipelines, scrape: bool) -> Self {
         let exporters = environment.exporters(Signal::Metrics);
-        let push = exporters.iter().any(|it| matches!(it, Exporter::Otlp | Exporter::Console));
+        let push = !pipelines.of(Signal::Metrics).is_empty();
         let metering = environment.metering();
-        let traced = !environment.exporters(Signal::Traces).is_empty();
+        let traced = !pipelines.of(Signal::Traces).is_empty();
         let exemplars = match metering.exemplars {
             ExemplarFilter::AlwaysOn => Some(Sampler::AlwaysOn),
             // A trace that is not exported explains nothing.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    config::{file::Config, pipelines::Pipelines},
     connection::{identity::Xid, model::ResetBy},
     enrich::process::Process,
     protocol::{
@@ -373,7 +374,8 @@ fn off_means_off() {
         ("console", true, true, true),
     ] {
         let environment = Environment::read([("OTEL_METRICS_EXPORTER", value)]).unwrap();
-        let terms = Terms::new(&environment, scrape);
+        let pipelines = Pipelines::resolve(&Config::default(), &environment).unwrap();
+        let terms = Terms::new(&environment, &pipelines, scrape);
         let told = (terms.scrape, terms.push.is_some(), terms.exchanges);
         assert_eq!(told, (scrape, push, exchanges), "{value} {scrape}");
         let (traffic, registry) = started(&terms);
@@ -387,7 +389,8 @@ fn off_means_off() {
 fn exemplars_are_of_traces_that_are_kept() {
     let environment = |variables: &[(&str, &str)]| {
         let environment = Environment::read(variables.iter().copied()).unwrap();
-        Terms::new(&environment, true)
+        let pipelines = Pipelines::resolve(&Config::default(), &environment).unwrap();
+        Terms::new(&environment, &pipelines, true)
     };
     let traces = ("OTEL_TRACES_EXPORTER", "otlp");
     let filter = "OTEL_METRICS_EXEMPLAR_FILTER";
