@@ -8,6 +8,7 @@ mod debugging;
 mod drills;
 mod environment;
 mod eventstore;
+mod exporters;
 mod lifecycle;
 mod metrics;
 mod names;

@@ -33,7 +33,8 @@ fn launch_with(storage: &Path, more: &str) -> Launch {
     Launch::new()
         .config(&format!(
             "exporters: {{ otlp: {{ sending_queue: {{ storage: {}, {more} }}, retry_on_failure: {{ \
-             initial_interval: 200ms, max_interval: 1s }} }} }}\n",
+             initial_interval: 200ms, max_interval: 1s }} }} }}\nservice: {{ pipelines: {{ traces: {{ \
+             exporters: [otlp] }} }} }}\n",
             storage.display()
         ))
         .env("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", &BATCH.to_string())
