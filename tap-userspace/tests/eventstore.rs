@@ -11,10 +11,10 @@ use std::{
 use opentelemetry_proto::tonic::{common::v1::any_value::Value, trace::v1::Span};
 use support::{
     collector::{Answer, Collector, TAKE},
-    plain,
+    configuration, plain,
 };
 use tap_userspace::{
-    config::environment::Environment,
+    config::{environment::Environment, file::Config, pipelines::Pipelines},
     export::{Exporters, items::Counts},
     telemetry::{eventstore, log::Terms, resource::Resource},
 };
@@ -28,11 +28,12 @@ fn start(config: &str, writes: bool, collector: &Collector, more: &[(&str, &str)
         ("OTEL_BSP_SCHEDULE_DELAY", "20"),
     ];
     variables.extend(more);
-    let environment = Environment::read(variables).unwrap();
+    let config = if config.is_empty() { Config::default() } else { configuration(config, "") };
+    let environment = Environment::read_over(variables, &config).unwrap();
+    let pipelines = Pipelines::resolve(&config, &environment).unwrap();
     let resource = Resource::detect(&environment);
-    let config = serde_yaml::from_str(config).unwrap();
     let terms = Terms { writes, ..Terms::default() };
-    Exporters::start(&environment, &config, resource, &Handle::current(), false, &terms).unwrap()
+    Exporters::start(&environment, &pipelines, resource, &Handle::current(), false, &terms).unwrap()
 }
 
 fn offer(exporters: &Exporters, count: u64) {
@@ -86,12 +87,12 @@ async fn each_end_is_told() {
     let partial = || Answer::Take { rejected: 4, message: "too old" };
     // Protocol, configuration, answers; result, error.type, attempts, exported of ten.
     let table = [
-        ("grpc", "{}", vec![], "ok", None, 1, 10),
-        ("http/protobuf", "{}", vec![status(503), TAKE], "ok", None, 2, 10),
-        ("http/json", "{}", vec![status(400)], "refused", Some("400"), 1, 0),
-        ("grpc", "{}", vec![grpc(3)], "refused", Some("INVALID_ARGUMENT"), 1, 0),
-        ("grpc", "{}", vec![partial()], "partial", Some("partial_success"), 1, 6),
-        ("http/json", "{}", vec![partial()], "partial", Some("partial_success"), 1, 6),
+        ("grpc", "", vec![], "ok", None, 1, 10),
+        ("http/protobuf", "", vec![status(503), TAKE], "ok", None, 2, 10),
+        ("http/json", "", vec![status(400)], "refused", Some("400"), 1, 0),
+        ("grpc", "", vec![grpc(3)], "refused", Some("INVALID_ARGUMENT"), 1, 0),
+        ("grpc", "", vec![partial()], "partial", Some("partial_success"), 1, 6),
+        ("http/json", "", vec![partial()], "partial", Some("partial_success"), 1, 6),
         ("http/protobuf", ONCE, vec![status(503)], "dropped", Some("503"), 1, 0),
         ("grpc", ONCE, vec![grpc(14)], "dropped", Some("UNAVAILABLE"), 1, 0),
         ("http/protobuf", ONCE, vec![Answer::Hang], "dropped", Some("timeout"), 1, 0),
@@ -137,7 +138,7 @@ async fn each_end_is_told() {
 async fn requests_of_writes_alone_make_none() {
     let home = tempfile::tempdir().unwrap();
     let stored = format!("otlp: {{ sending_queue: {{ storage: {} }} }}", home.path().display());
-    for config in ["{}", &stored] {
+    for config in ["", &stored] {
         for protocol in ["grpc", "http/json"] {
             let collector = Collector::start([]).await;
             let more = [
@@ -166,7 +167,7 @@ async fn requests_of_writes_alone_make_none() {
 async fn metrics_are_written_too_and_nothing_is_told_where_that_is_not_wanted() {
     let metrics = [("OTEL_METRICS_EXPORTER", "otlp"), ("OTEL_METRIC_EXPORT_INTERVAL", "100")];
     let collector = Collector::start([]).await;
-    let exporters = start("{}", true, &collector, &metrics);
+    let exporters = start("", true, &collector, &metrics);
     until_told(&collector, 2).await;
     shutdown(exporters).await;
     for write in writes(&collector) {
@@ -178,7 +179,7 @@ async fn metrics_are_written_too_and_nothing_is_told_where_that_is_not_wanted() 
         assert_ne!(said["tap.eventstore.batch.items"], "0");
     }
     let collector = Collector::start([]).await;
-    let exporters = start("{}", false, &collector, &metrics);
+    let exporters = start("", false, &collector, &metrics);
     offer(&exporters, 10);
     let began = Instant::now();
     while collector.received().len() < 20 {

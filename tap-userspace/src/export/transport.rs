@@ -249,11 +249,9 @@ impl Transport {
         let attempt = collector.send(message.0.clone());
         match timeout {
             None => attempt.await,
-            Some(timeout) => tokio::time::timeout(timeout, attempt)
-                .await
-                .unwrap_or_else(|_| {
-                    Outcome::again(format!("no answer within {timeout:?}"), "timeout")
-                }),
+            Some(timeout) => tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| {
+                Outcome::again(format!("no answer within {timeout:?}"), "timeout")
+            }),
         }
     }
 }
