@@ -13,7 +13,7 @@ use std::{
     fs::File,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -241,12 +241,25 @@ impl Tap {
 
     /// Ends it.
     pub fn stop(mut self) -> Result<()> {
-        // SAFETY: our own child, not waited for yet.
-        unsafe { libc::kill(self.pid() as i32, libc::SIGTERM) };
-        let status = self.child.wait()?;
+        let status = self.end()?;
         if !status.success() {
             bail!("tap left with {status}");
         }
         Ok(())
+    }
+
+    fn end(&mut self) -> Result<ExitStatus> {
+        if self.child.try_wait()?.is_none() {
+            // SAFETY: our own child, not waited for yet.
+            unsafe { libc::kill(self.pid() as i32, libc::SIGTERM) };
+        }
+        Ok(self.child.wait()?)
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        // A benchmark that fails leaves none behind.
+        drop(self.end());
     }
 }

@@ -221,6 +221,11 @@ impl Http {
     }
 }
 
+/// An authority without the userinfo before it: who asks is nobody's business.
+pub fn without_userinfo(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}
+
 /// Why an exchange is not whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Trouble {

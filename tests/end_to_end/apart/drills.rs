@@ -108,7 +108,10 @@ fn unwilling(mode: Mode, protocol: Protocol) -> Result<()> {
     site.wait_for_all(&ends, BATCH)?;
     let accounting = tap.stop()?.check()?;
     // More may have been stored before it was killed: the receiver's own connections, for example.
-    assert!(accounting.spans("recovered") >= left, "{accounting:?}");
+    // Where requests have an end, some had it since.
+    if matches!(mode, Mode::Unavailable | Mode::Throttles) {
+        assert!(accounting.spans("recovered") >= left, "{accounting:?}");
+    }
     assert_eq!(accounting.spans("dropped"), 0, "{accounting:?}");
     if !matches!(mode, Mode::Refuses | Mode::Partial) {
         // Whatever came, this one sent.

@@ -77,7 +77,7 @@ impl Maker {
         let id = about.id.encode();
         let target = self.redaction.target(&http.target);
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-        let authority = http.authority.as_deref().map(without_userinfo);
+        let authority = http.authority.as_deref();
         let url = format!("{}://{}{target}", log::scheme(http), authority.unwrap_or_default());
         let field = |headers: &Headers, name: &str| {
             headers.get(name).map(|value| self.redaction.header(name, value).into_owned())
@@ -91,7 +91,7 @@ impl Maker {
             }
         };
         put(&mut metadata, "connection_id", Some(log::id(&id)));
-        put(&mut metadata, "endpoint_id", http.host().map(without_userinfo));
+        put(&mut metadata, "endpoint_id", http.host());
         put(&mut metadata, "request_id", Some(&log::request_id(transaction)));
         put(&mut metadata, "trace_id", Some(&hex(&about.identity.trace_id)));
         put(&mut metadata, "span_id", Some(&hex(&about.identity.span_id)));
@@ -239,11 +239,6 @@ impl Body<'_> {
         }
         value
     }
-}
-
-/// A host, without the name and password that may stand before it.
-pub fn without_userinfo(authority: &str) -> &str {
-    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 /// Bytes as text, if they are; a character that was cut off at the end is left out.

@@ -200,13 +200,3 @@ fn what_was_not_seen_is_marked() {
         (&json!(true), &json!(["gap"]))
     );
 }
-
-#[test]
-fn a_userinfo_stands_nowhere() {
-    let mut of = transaction([&[], &[]], [b"", b""], "/");
-    if let Message::Http(http) = &mut of.exchange.message {
-        http.authority = Some("user:hush@example.com".into());
-    }
-    let text = made(&of, Level::Full).to_string();
-    assert!(!text.contains("hush"), "{text}");
-}

@@ -359,7 +359,7 @@ impl Names {
             ..Fields::default()
         };
         if let Message::Http(http) = &transaction.exchange.message {
-            fields.host = document::without_userinfo(http.host().unwrap_or_default());
+            fields.host = http.host().unwrap_or_default();
             fields.method = &http.method;
             fields.status = http.status;
         }

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use httparse::{EMPTY_HEADER, Header, ParserConfig, Status};
 
-use crate::protocol::exchange::{Headers, Http, Side, Trouble};
+use crate::protocol::exchange::{Headers, Http, Side, Trouble, without_userinfo};
 
 /// Fields that are read without an allocation; servers commonly refuse more than 100.
 const FIELDS: usize = 128;
@@ -341,7 +341,7 @@ fn reserve(room: &mut Headers, fields: &[Header<'_>]) {
 /// Splits the four forms of a target (RFC 9112 §3.2). Absolute and authority form override `Host`.
 fn address(http: &mut Http, target: &str, host: Option<&[u8]>) {
     if http.method == "CONNECT" {
-        http.authority = Some(target.to_owned());
+        http.authority = Some(without_userinfo(target).to_owned());
         return;
     }
     let absolute = target.split_once("://").filter(|(scheme, _)| {
@@ -352,14 +352,12 @@ fn address(http: &mut Http, target: &str, host: Option<&[u8]>) {
         target.clone_into(&mut http.target);
         http.authority = host
             .filter(|host| !host.is_empty())
-            .map(|host| String::from_utf8_lossy(host).into_owned());
+            .map(|host| without_userinfo(&String::from_utf8_lossy(host)).to_owned());
         return;
     };
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    // Who asks is nobody's business.
-    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     http.scheme = Some(scheme.to_ascii_lowercase());
-    http.authority = Some(authority.to_owned());
+    http.authority = Some(without_userinfo(authority).to_owned());
     http.target = match path {
         "" if http.method == "OPTIONS" => "*".to_owned(),
         path if path.starts_with('/') => path.to_owned(),

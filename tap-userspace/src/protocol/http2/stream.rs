@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::protocol::{
     content::Content,
-    exchange::{Exchange, Headers, Http, Message, Side, Trouble},
+    exchange::{Exchange, Headers, Http, Message, Side, Trouble, without_userinfo},
 };
 
 /// Most bytes kept of a pseudo-header's value; a longer one is cut. Servers take 8 KiB at most by
@@ -106,7 +106,10 @@ impl Stream {
             stream: id,
             method: list.method.unwrap_or_default(),
             scheme: list.scheme,
-            authority,
+            authority: authority.map(|it| match without_userinfo(&it) {
+                plain if plain.len() < it.len() => plain.to_owned(),
+                _ => it,
+            }),
             target: list.path.unwrap_or_default(),
             request: list.fields,
             error: broken.then_some(Trouble::Malformed),
