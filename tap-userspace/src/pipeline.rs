@@ -152,8 +152,7 @@ pub fn trace(parts: Parts) -> Result<Picture, TraceError> {
 
 impl Tracer {
     fn new(parts: Parts) -> Self {
-        let Probes { life, data, counters, verdicts, snapshot, lines, attached, outcomes: _ } =
-            parts.probes;
+        let Probes { life, data, counters, verdicts, snapshot, lines, attached, .. } = parts.probes;
         Self {
             rings: Rings::new(life, data),
             probes: Kernel { counters, verdicts, snapshot, lines, attached: Some(attached) },

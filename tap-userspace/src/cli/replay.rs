@@ -62,6 +62,7 @@ pub fn replay(global: &Global, arguments: &ReplayArguments) -> Result<(), Failur
     let mut config = Config::find(global.config.as_deref()).map_err(Failure::usage)?;
     // A recording is on disk already, and the queue there may be a running tap's.
     config.exporters = config.exporters.in_memory();
+    config.http_capture.sending_queue.storage = None;
     let environment = Environment::from_process(&config).map_err(Failure::usage)?;
     environment.warn();
     let pipelines = run::pipelines(&config, &environment)?;

@@ -24,7 +24,7 @@ use crate::{
         pipelines::Pipelines,
     },
     connection::{identity::Identities, table},
-    export::{self, Exporters},
+    export::{self, Exporters, object},
     observe::{
         Board, Picture,
         traffic::{self, Traffic},
@@ -33,7 +33,7 @@ use crate::{
     probe::{cgroup, load, neighbours, plan::Need, privileges, support, sys},
     protocol::content::Collect,
     source::file::Writer,
-    telemetry::{log, resource::Resource},
+    telemetry::{cloud, log, resource::Resource},
 };
 
 /// From the signal to the exit (SPEC §2).
@@ -91,12 +91,13 @@ pub fn run(
     let (collect, print) = (settings.collect.clone(), record.is_none());
     let exporters = exporters(&config, &environment, &pipelines, &runtime, print, collect)?;
     let _ = go.send(()); // if it is gone, `join` says why
-    let probes = match loader.join() {
+    let mut probes = match loader.join() {
         Ok(Ok(loaded)) => loaded.map_err(Failure::host)?,
         _ => return Err(Failure::runtime("the loading thread panicked")),
     };
     announce(&probes, &found, neighbour, arguments.takeover);
     board.show(&exporters.registry());
+    std::mem::take(&mut probes.usage).show(&exporters.registry());
     let traffic = Traffic::start(&metered, &exporters.registry());
     let admin = Admin { board: board.clone(), registry: exporters.registry() };
     let serving = listener.map(|listener| runtime.spawn(admin::server::serve(listener, admin)));
@@ -189,7 +190,9 @@ pub(super) fn exporters(
     console: bool,
     collect: Option<Arc<Collect>>,
 ) -> Result<Exporters, Failure> {
-    let resource = Resource::detect(environment);
+    let mut resource = Resource::detect(environment);
+    runtime.block_on(cloud::detect(&config.resource, &mut resource));
+    resource.name(environment);
     let terms = log::Terms {
         limits: environment.log_limits(),
         headers: config.capture.payload.http == HttpPayload::Headers,
@@ -203,6 +206,7 @@ pub(super) fn exporters(
     let failure = |error| match error {
         export::Error::Queue(error) => Failure::runtime(error),
         export::Error::File(error) => Failure::runtime(error),
+        export::Error::Objects(object::Error::Queue(error)) => Failure::runtime(error),
         error => Failure::usage(error),
     };
     Exporters::start(environment, pipelines, resource, handle, console, &terms)

@@ -33,6 +33,8 @@ pub struct Config {
     pub rings: Rings,
     /// Trace and span ids.
     pub trace: Trace,
+    /// Whom telemetry is about.
+    pub resource: Detectors,
     /// Where what is exported goes, and how it waits and is tried again.
     pub exporters: Exporters,
     /// Which signals go to which exporters.
@@ -270,6 +272,46 @@ pub enum TraceIdentity {
     Random,
     /// Random, the first 32 bits the time, as AWS X-Ray wants.
     Xray,
+}
+
+/// Block `resource`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Detectors {
+    /// Clouds whose metadata service is asked at the start; nobody is asked by default.
+    pub detectors: Vec<Detector>,
+    /// Longest wait for each.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+}
+
+impl Default for Detectors {
+    fn default() -> Self {
+        Self { detectors: Vec::new(), timeout: Duration::from_secs(5) }
+    }
+}
+
+/// Of `resource.detectors`, named as the Collector's resource detection processor does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Detector {
+    /// Amazon EC2.
+    Ec2,
+    /// Google Compute Engine.
+    Gcp,
+    /// Azure.
+    Azure,
+}
+
+impl Detector {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ec2 => "ec2",
+            Self::Gcp => "gcp",
+            Self::Azure => "azure",
+        }
+    }
 }
 
 /// Why the file cannot be used.

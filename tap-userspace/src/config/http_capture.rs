@@ -311,9 +311,6 @@ fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
 
 fn queue<'de, D: Deserializer<'de>>(from: D) -> Result<SendingQueue, D::Error> {
     let queue = SendingQueue::deserialize(from)?;
-    if queue.storage.is_some() {
-        return Err(de::Error::custom("objects have no queue on disk: leave `storage` out"));
-    }
     if !queue.enabled || queue.block_on_overflow {
         return Err(de::Error::custom(
             "objects always wait in a queue, and nobody waits for it: leave `enabled` and \
@@ -389,7 +386,7 @@ mod tests {
             ("max_bytes: 1KiB", "64KiB"),
             ("memory_limit: 1KiB", "1024KiB"),
             ("timeout: 5", "no duration"),
-            ("sending_queue: { storage: /x }", "no queue on disk"),
+            ("sending_queue: { storage: x }", "absolute"),
             ("sending_queue: { enabled: false }", "always wait"),
             ("retry_on_failure: { multiplier: -1 }", "negative"),
         ] {

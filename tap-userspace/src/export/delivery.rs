@@ -151,7 +151,8 @@ fn in_memory(queue: &SendingQueue, batching: &Batching) -> Bounds {
     }
 }
 
-fn storage(queue: &SendingQueue) -> Option<Storage> {
+/// The queue on disk that a `sending_queue` asks for.
+pub fn storage(queue: &SendingQueue) -> Option<Storage> {
     let folder = queue.storage.clone()?;
     let size = |sizer| if queue.sizer == sizer { queue.queue_size } else { u64::MAX };
     let limits = Limits {

@@ -2,7 +2,10 @@
 //! under one lock, once per batch, so that the identity holds in every picture of them:
 //! `produced + recovered = exported + sampled + rejected + dropped + held + queued`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use serde_json::{Value, json};
 
@@ -106,12 +109,40 @@ pub struct Items {
     /// The exporter's name, as `otlp`, `console` or `file/archive`.
     pub exporter: Arc<str>,
     counts: Mutex<Counts>,
+    /// Requests, by [`Attempt`].
+    attempts: [AtomicU64; Attempt::ALL.len()],
+}
+
+/// What became of one attempt of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// The receiver has taken it, but perhaps for some items.
+    Taken,
+    /// The receiver refuses it for good.
+    Refused,
+    /// It failed, and is worth another attempt.
+    Failed,
+}
+
+impl Attempt {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Taken, "taken"), (Self::Refused, "refused"), (Self::Failed, "failed")];
 }
 
 impl Items {
     /// None yet.
     pub fn new(signal: &'static str, exporter: impl Into<Arc<str>>) -> Self {
-        Self { signal, exporter: exporter.into(), counts: Mutex::default() }
+        Self {
+            signal,
+            exporter: exporter.into(),
+            counts: Mutex::default(),
+            attempts: <_>::default(),
+        }
+    }
+
+    /// Counts an attempt.
+    pub fn attempted(&self, outcome: Attempt) {
+        self.attempts[outcome as usize].fetch_add(1, Relaxed);
     }
 
     /// The terms now.
@@ -144,6 +175,10 @@ impl Items {
         for (reason, count) in Reason::ALL.iter().zip(counts.dropped) {
             samples.put(&DROPPED, &[labels[0], labels[1], ("reason", reason.name())], count);
         }
+        for ((_, outcome), count) in Attempt::ALL.iter().zip(&self.attempts) {
+            let labels = [labels[0], labels[1], ("outcome", *outcome)];
+            samples.put(&ATTEMPTS, &labels, count.load(Relaxed));
+        }
     }
 }
 
@@ -162,6 +197,11 @@ const DROPPED: Family = Family::counter("tap_items_dropped_total", "Items lost, 
 const HELD: Family = Family::gauge("tap_items_held_total", "Items being sent or sent again.");
 const QUEUED: Family = Family::gauge("tap_items_queued_total", "Items that wait to be sent.");
 
+const ATTEMPTS: Family = Family::counter(
+    "tap_export_attempts_total",
+    "Attempts to send a request: taken, refused for good, or failed and worth another.",
+);
+
 /// The families that [`Items::read`] puts in.
-pub const FAMILIES: [Family; 8] =
-    [PRODUCED, RECOVERED, EXPORTED, SAMPLED, REJECTED, DROPPED, HELD, QUEUED];
+pub const FAMILIES: [Family; 9] =
+    [PRODUCED, RECOVERED, EXPORTED, SAMPLED, REJECTED, DROPPED, HELD, QUEUED, ATTEMPTS];

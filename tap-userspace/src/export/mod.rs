@@ -55,6 +55,7 @@ use crate::{
     policy::{redact::Redaction, sample::Sampler},
     protocol::content::Collect,
     telemetry::{
+        eventstore::Backend,
         log,
         meter::{self, Meter},
         metric::Registry,
@@ -249,7 +250,12 @@ impl Start<'_> {
             let own = storage.folder.join(delivery::folder(exporter, signal));
             DiskQueue::open(&own, storage.limits, items.clone(), self.counters.registry())
         });
-        let writer = self.writes.of(&items, transport);
+        let writer = self.writes.of(Backend {
+            name: items.exporter.clone(),
+            signal: items.signal,
+            protocol: transport.protocol(),
+            server: transport.server(),
+        });
         Ok(otlp::Queues { memory, disk: disk.transpose()?, items, writer })
     }
 }
@@ -319,8 +325,8 @@ impl Exporters {
         handle: &Handle,
     ) -> Result<Self, Error> {
         let out = self.transactions();
-        let with =
-            object::Start { config, collect, redaction, sampler: environment.sampler(), out };
+        let (sampler, writes) = (environment.sampler(), self.writes.clone());
+        let with = object::Start { config, collect, redaction, sampler, writes, out };
         self.objects = Objects::start(with, &mut self.counters, handle)?;
         Ok(self)
     }

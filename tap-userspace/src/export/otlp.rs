@@ -151,8 +151,8 @@ impl<R: Requests> Exporter<R> {
         let shared = Arc::new(Shared {
             queue: memory,
             disk,
+            sender: Sender::new(transport, delivery.retry, writer, items.clone(), leaving.clone()),
             items,
-            sender: Sender::new(transport, delivery.retry, writer, leaving.clone()),
             requests,
             block: delivery.block,
             leaving,
@@ -195,7 +195,7 @@ impl<R: Requests> Exporter<R> {
 }
 
 /// Waits for the tasks until `deadline`, then cancels them.
-async fn end(tasks: Vec<JoinHandle<()>>, deadline: Instant) {
+pub async fn end(tasks: Vec<JoinHandle<()>>, deadline: Instant) {
     for mut task in tasks {
         if tokio::time::timeout_at(deadline.into(), &mut task).await.is_err() {
             task.abort();

@@ -1,13 +1,16 @@
 //! Requests to one endpoint, again and again while that may help. Comes in: a request in its
 //! protocol's form; goes out: an [`End`].
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::watch;
 
 use super::{
     complaints::Complaints,
-    items::{Counts, Reason},
+    items::{Attempt, Counts, Items, Reason},
     retry::{Backoff, Retry},
     transport::{Outcome, Prepared, Transport},
     writes::{Begun, Writer},
@@ -72,19 +75,21 @@ pub struct Sender {
     retry: Retry,
     complaints: Complaints,
     writer: Writer,
+    items: Arc<Items>,
     leaving: watch::Receiver<bool>,
 }
 
 impl Sender {
-    /// Sends by `transport`; `writer` is told of requests, and `leaving` says when tap is about to
-    /// end.
+    /// Sends by `transport`; `writer` is told of requests, `items` counts attempts, and `leaving`
+    /// says when tap is about to end.
     pub fn new(
         transport: Transport,
         retry: Retry,
         writer: Writer,
+        items: Arc<Items>,
         leaving: watch::Receiver<bool>,
     ) -> Self {
-        Self { transport, retry, complaints: Complaints::default(), writer, leaving }
+        Self { transport, retry, complaints: Complaints::default(), writer, items, leaving }
     }
 
     /// When a request is tried again.
@@ -138,6 +143,7 @@ impl Sender {
         }
         match self.transport.attempt(&sending.message, timeout).await {
             Outcome::Taken { rejected, message } => {
+                self.items.attempted(Attempt::Taken);
                 let rejected = rejected.min(count);
                 if rejected > 0 || !message.is_empty() {
                     self.refused(&message, "look into the collector's log", rejected);
@@ -151,6 +157,7 @@ impl Sender {
                 Ok(End::Taken { rejected })
             }
             Outcome::Refused { cause, remedy, error } => {
+                self.items.attempted(Attempt::Refused);
                 self.refused(&cause, remedy, count);
                 if let Some(write) = &mut sending.write {
                     write.failed(error);
@@ -159,6 +166,7 @@ impl Sender {
                 Ok(End::Refused)
             }
             Outcome::Again { cause, after, error } => {
+                self.items.attempted(Attempt::Failed);
                 self.unreachable(&cause);
                 if let Some(write) = &mut sending.write {
                     write.failed(error);

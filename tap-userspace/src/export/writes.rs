@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Sink, items::Items, spans::SpanOf, transport::Transport};
+use super::{Sink, spans::SpanOf};
 use crate::{
     connection::clock,
     telemetry::eventstore::{self, Backend, Became, Write},
@@ -44,14 +44,8 @@ impl Writes {
         }
     }
 
-    /// What the requests of an exporter are told through.
-    pub fn of(self: &Arc<Self>, items: &Items, transport: &Transport) -> Writer {
-        let backend = Backend {
-            name: items.exporter.clone(),
-            signal: items.signal,
-            protocol: transport.protocol(),
-            server: transport.server(),
-        };
+    /// What the requests to a backend are told through.
+    pub fn of(self: &Arc<Self>, backend: Backend) -> Writer {
         Writer { writes: self.clone(), backend: Arc::new(backend) }
     }
 

@@ -19,6 +19,7 @@ use super::{
     plan::{Hook, Need, PLAN, Row, Way},
     snapshot::Snapshot,
     sys,
+    usage::Usage,
 };
 
 /// The object, embedded; empty in a build without kernel programs.
@@ -118,6 +119,8 @@ pub struct Probes {
     pub lines: Option<EbpfLogger<&'static dyn log::Log>>,
     /// What became of each program.
     pub outcomes: Vec<Outcome>,
+    /// What all of it takes.
+    pub usage: Usage,
     /// Holds every program on its hook.
     pub attached: Attached,
 }
@@ -306,6 +309,7 @@ fn take(mut object: Ebpf, outcomes: Vec<Outcome>) -> Result<Probes, LoadError> {
         tracing::warn!(%error, "The kernel programs' own lines are not read.");
         None
     });
+    let usage = Usage::of(&object);
     let mut map = |name| object.take_map(name).ok_or(LoadError::NoMap(name));
     let failed = |name| move |error| LoadError::Fill(name, error);
     let life = RingBuf::try_from(map("LIFE")?).map_err(failed("LIFE"))?;
@@ -332,6 +336,7 @@ fn take(mut object: Ebpf, outcomes: Vec<Outcome>) -> Result<Probes, LoadError> {
         snapshot,
         lines,
         outcomes,
+        usage,
         attached: Attached(object),
     })
 }

@@ -1,6 +1,6 @@
 //! The kernel programs, from outside: what there is ([`plan`]), loading and attaching it ([`load`]),
-//! where ([`cgroup`]), what the running kernel's structures look like ([`kernel_btf`]), and the
-//! walk over its socket storage ([`snapshot`]).
+//! where ([`cgroup`]), what the running kernel's structures look like ([`kernel_btf`]), the walk
+//! over its socket storage ([`snapshot`]), and what all of it takes ([`usage`]).
 
 pub mod cgroup;
 pub mod kernel_btf;
@@ -11,3 +11,4 @@ pub mod privileges;
 pub mod snapshot;
 pub mod support;
 pub mod sys;
+pub mod usage;

@@ -2,6 +2,7 @@
 
 pub mod attributes;
 pub mod child;
+pub mod cloud;
 pub mod eventstore;
 pub mod life;
 pub mod limits;

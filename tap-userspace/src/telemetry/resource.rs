@@ -43,13 +43,18 @@ impl Resource {
             let value = variables.iter().find_map(|name| std::env::var(name).ok());
             resource.set(key, value.unwrap_or_default());
         }
+        resource.name(environment);
+        resource
+    }
+
+    /// What the environment says, over everything else.
+    pub fn name(&mut self, environment: &Environment) {
         for (key, value) in environment.resource() {
-            resource.set(key, value.clone());
+            self.set(key, value.clone());
         }
         if let Some(name) = environment.service_name() {
-            resource.set("service.name", name.to_owned());
+            self.set("service.name", name.to_owned());
         }
-        resource
     }
 
     /// Sets an attribute; an empty value leaves it as it is.

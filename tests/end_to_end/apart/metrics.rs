@@ -293,3 +293,51 @@ impl Prometheus {
         Ok(id.as_str().with_context(|| format!("no exemplar: {data}"))?.to_owned())
     }
 }
+
+/// Runs of the kernel program `name` of the only tap there is, as bpftool tells them.
+fn runs_by_bpftool(name: &str) -> Result<u64> {
+    let mut bpftool = command("bpftool", "bpftool")?;
+    let programs: Value = serde_json::from_str(&output(bpftool.args(["--json", "prog", "show"]))?)?;
+    let found = programs.as_array().into_iter().flatten().find(|it| it["name"] == name);
+    found.and_then(|it| it["run_cnt"].as_u64()).with_context(|| format!("no runs of {name}"))
+}
+
+#[test]
+fn programs_and_maps_are_told_as_the_kernel_counts_them() {
+    const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+    apart(|| {
+        let before = fs::read_to_string(SWITCH)?;
+        let tap = Launch::new().start()?;
+        let runs = |tap: &Tap| -> Result<u64> {
+            Ok(tap.metrics()?.count("tap_program_runs_total", &["program=\"tap_egress\""]))
+        };
+        // Whatever ran before the switch was on is not counted, and not told.
+        let off = runs(&tap);
+        fs::write(SWITCH, "1")?;
+        let counted = (|| {
+            let nginx = Nginx::start()?;
+            ask(&nginx)?;
+            let least = runs_by_bpftool("tap_egress")?;
+            let told = runs(&tap)?;
+            let most = runs_by_bpftool("tap_egress")?;
+            anyhow::Ok((least, told, most))
+        })();
+        fs::write(SWITCH, &before)?;
+        if before.trim() == "0" {
+            assert_eq!(off?, 0);
+        }
+        let (least, told, most) = counted?;
+        assert!(0 < least && least <= told && told <= most, "{least} {told} {most}");
+        let metrics = tap.metrics()?;
+        for (name, label) in [
+            ("tap_program_run_nanoseconds_total", "program=\"tap_egress\""),
+            ("tap_program_memory_bytes", "program=\"tap_sock_ops\""),
+            ("tap_map_memory_bytes", "map=\"LIFE\""),
+        ] {
+            assert!(metrics.count(name, &[label]) > 0, "{name}");
+        }
+        // Bytes of the ring, as configured by default.
+        assert_eq!(metrics.count("tap_map_max_entries", &["map=\"LIFE\""]), 16 << 20);
+        tap.stop()?.check().map(drop)
+    });
+}

@@ -5,6 +5,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,8 +19,10 @@ use tests::{
         output,
         scripts::{Server, echo_server, refusing_server},
     },
+    receiver::{Protocol, Receiver},
     record::Record,
     scene::logging,
+    span::Span,
     stage::apart,
     tap::{Launch, Tap, free_port},
     wait::{PATIENCE, until_true},
@@ -438,6 +441,76 @@ fn a_store_with_tls_is_believed_by_its_certificate() {
         until_true("the objects", PATIENCE, || items(&tap, "exported", "s3") == 2)?;
         tap.stop()?.check()?;
         ensure!(moto.keys()?.len() == 2);
+        Ok(())
+    });
+}
+
+#[test]
+fn each_upload_is_a_span_of_its_own() {
+    apart(|| {
+        let (home, server, receiver) = (tempfile::tempdir()?, echo_server()?, Receiver::start()?);
+        let store = format!("{{ type: local, path: {} }}", home.path().display());
+        let tap =
+            capturing(&store, "  level: headers\n").exporting(&receiver, Protocol::Grpc).start()?;
+        (0..3).try_for_each(|_| curl(server.port, "/", &[]))?;
+        let uploads = || -> Vec<_> {
+            let of_objects = |it: &Arc<Span>| it.str("tap.eventstore.signal") == "objects";
+            receiver.writes().into_iter().filter(of_objects).collect()
+        };
+        until_true("both ends of each to be stored and told", PATIENCE, || uploads().len() >= 6)?;
+        for upload in uploads() {
+            for (key, value) in [
+                ("tap.eventstore.backend", "local"),
+                ("tap.eventstore.protocol", "local"),
+                ("tap.eventstore.result", "ok"),
+            ] {
+                assert_eq!(upload.str(key), value, "{upload:#?}");
+            }
+            assert_eq!(upload.int("tap.eventstore.batch.items"), 1);
+            assert!(upload.int("tap.eventstore.batch.bytes") > 0);
+        }
+        let accounting = tap.stop()?.check()?;
+        assert_eq!(accounting.items["objects/local"]["exported"], uploads().len() as u64);
+        Ok(())
+    });
+}
+
+#[test]
+fn objects_on_disk_survive_kill_9_and_an_orderly_end() {
+    apart(|| {
+        let (port, server, home) = (free_port()?, echo_server()?, tempfile::tempdir()?);
+        let folder = home.path().display();
+        let capture = format!("  level: headers\n{SOON}  sending_queue: {{ storage: {folder} }}\n");
+        let stored = |tap: &Tap| {
+            let labels = ["signal=\"objects\"", "exporter=\"s3\""];
+            tap.metrics().map_or(0, |it| it.count("tap_queue_items", &labels))
+        };
+        let mut told = Vec::new();
+        let mut ask = |tap: &Tap, count: usize| -> Result<()> {
+            (0..count).try_for_each(|_| curl(server.port, "/plain", &[]))?;
+            told.extend(records(tap, server.port, count)?);
+            Ok(())
+        };
+        let tap = capturing(&moto::store(port), &capture).start()?;
+        ask(&tap, 10)?;
+        // One of each uploader's is under way, and is on the disk all the same.
+        until_true("objects on the disk", PATIENCE, || stored(&tap) == 20)?;
+        tap.kill()?;
+        let tap = capturing(&moto::store(port), &capture).start()?;
+        ensure!(items(&tap, "recovered", "s3") == 20, "not all is recovered");
+        ask(&tap, 2)?;
+        until_true("more of them on the disk", PATIENCE, || stored(&tap) == 24)?;
+        let book = tap.stop()?.check()?.items["objects/s3"].clone();
+        ensure!((book["queued"], book["dropped"]) == (24, 0), "{book:?}");
+        let moto = Moto::start_at(port, false)?;
+        let tap = capturing(&moto::store(port), &capture).start()?;
+        until_true("all objects", PATIENCE, || items(&tap, "exported", "s3") >= 24)?;
+        let book = tap.stop()?.check()?.items["objects/s3"].clone();
+        ensure!((book["recovered"], book["rejected"], book["queued"]) == (24, 0, 0), "{book:?}");
+        for record in &told {
+            let key = event(record, "url").strip_prefix("s3://captures/").context("no URL")?;
+            assert_eq!(sha256(&moto.object(key)?)?, event(record, "digest"));
+        }
         Ok(())
     });
 }

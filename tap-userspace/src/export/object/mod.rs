@@ -32,21 +32,24 @@ use self::{
     document::Maker,
     store::{Outcome, Store},
     template::{Fields, Template},
-    upload::{Upload, Uploads},
+    upload::{Upload, Uploads, Waiting},
 };
 use super::{
     ItemCounters,
     complaints::Complaints,
+    delivery,
+    disk::{self, DiskQueue},
     items::{Items, Reason},
     queue::{Queue, Queued as _},
     spans::Exchanges,
+    writes::Writes,
 };
 use crate::{
     config::http_capture::{HttpCapture, Level, Rule, Store as StoreConfig},
     connection::transaction::{Object, Transaction},
     policy::{condition::Variables, redact::Redaction, sample::Sampler},
     protocol::{content::Collect, exchange::Message},
-    telemetry::{log, metric::Family},
+    telemetry::{eventstore::Backend, log, metric::Family},
 };
 
 /// Batches that wait for the thread; their bytes are bounded besides.
@@ -65,6 +68,9 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The queue on disk.
+    #[error(transparent)]
+    Queue(#[from] disk::OpenError),
     /// The thread.
     #[error("there is no thread to make objects with: {0}; raise the limit on threads")]
     Thread(std::io::Error),
@@ -80,6 +86,8 @@ pub struct Start<'a> {
     pub redaction: Redaction,
     /// Of which traces.
     pub sampler: Sampler,
+    /// Is told of uploads.
+    pub writes: Arc<Writes>,
     /// Where transactions go on to.
     pub out: Exchanges,
 }
@@ -96,12 +104,28 @@ impl Objects {
         counters: &mut ItemCounters,
         handle: &Handle,
     ) -> Result<Option<Self>, Error> {
-        let Start { config, collect, redaction, sampler, out } = with;
+        let Start { config, collect, redaction, sampler, writes, out } = with;
         let Some(of) = config.store.as_ref().filter(|_| config.is_on()) else { return Ok(None) };
         let store = Store::new(of, config.timeout)?;
         let items = counters.add("objects", store.name);
         let queue = Arc::new(Queue::new(upload::bounds(config), items.clone()));
-        let uploads = Uploads::start(store, config, queue.clone(), items.clone(), handle);
+        let writer = writes.of(Backend {
+            name: items.exporter.clone(),
+            signal: items.signal,
+            protocol: store.name,
+            server: None,
+        });
+        let disk = delivery::storage(&config.sending_queue).map(|storage| {
+            let own = storage.folder.join(format!("{}-objects", store.name));
+            DiskQueue::open(&own, storage.limits, items.clone(), counters.registry())
+        });
+        let waiting = Waiting {
+            memory: queue.clone(),
+            disk: disk.transpose()?,
+            items: items.clone(),
+            writer,
+        };
+        let uploads = Uploads::start(store, config, waiting, handle);
         let failed = Arc::new(AtomicU64::new(0));
         let shown = failed.clone();
         counters.registry().source(&FAMILIES, move |samples| {
