@@ -36,10 +36,9 @@ use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracer
 use prost::Message as _;
 use serde_json::json;
 use tap_userspace::{
-    config::environment::Environment,
+    config::{environment::Environment, file::Config},
     connection::model::Connection,
-    export::Exporters,
-    telemetry::{limits::Limits, log::Terms, resource::Resource, span},
+    telemetry::{limits::Limits, resource::Resource, span},
 };
 
 #[global_allocator]
@@ -185,20 +184,10 @@ fn cpu() -> Outcome<Duration> {
 fn tap(endpoint: &str) -> Outcome<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let environment = Environment::read([
-        ("OTEL_TRACES_EXPORTER", "otlp"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
-    ])?;
-    let resource = Resource::detect(&environment);
-    let terms = Terms::default();
-    let exporters = Exporters::start(
-        &environment,
-        &Default::default(),
-        resource,
-        runtime.handle(),
-        false,
-        &terms,
-    )?;
+    let inside = runtime.enter();
+    let variables = [("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)];
+    let exporters = support::try_start(&Config::default(), &variables)?;
+    drop(inside);
     let (sink, items) = (exporters.sink(), exporters.counters());
     // Making the connections is not what is measured, but it is memory traffic that both have.
     let before = cpu()?;

@@ -311,6 +311,9 @@ fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
 
 fn queue<'de, D: Deserializer<'de>>(from: D) -> Result<SendingQueue, D::Error> {
     let queue = SendingQueue::deserialize(from)?;
+    if queue.batch.is_some() {
+        return Err(de::Error::custom("an object is a request of its own: leave `batch` out"));
+    }
     if !queue.enabled || queue.block_on_overflow {
         return Err(de::Error::custom(
             "objects always wait in a queue, and nobody waits for it: leave `enabled` and \
@@ -387,6 +390,7 @@ mod tests {
             ("memory_limit: 1KiB", "1024KiB"),
             ("timeout: 5", "no duration"),
             ("sending_queue: { storage: x }", "absolute"),
+            ("sending_queue: { batch: {} }", "a request of its own"),
             ("sending_queue: { enabled: false }", "always wait"),
             ("retry_on_failure: { multiplier: -1 }", "negative"),
         ] {
