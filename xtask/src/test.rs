@@ -22,7 +22,7 @@ pub fn run(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
     command
         .args(["test", "--release", "--locked", "--workspace", "--no-fail-fast"])
         // Not the examples: they are benchmarks, and linking one takes most of a minute.
-        .args(["--lib", "--bins", "--tests"])
+        .arg("--tests")
         .current_dir(&workspace.root)
         .env("TAP_BIN", &daemon)
         .stdout(Stdio::piped());
