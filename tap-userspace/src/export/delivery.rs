@@ -166,21 +166,9 @@ pub fn storage(queue: &SendingQueue) -> Option<Storage> {
 
 /// On disk nothing is given up unless the configuration says so: that would lose what was accepted.
 fn retry(exporter: &Otlp, batching: &Batching, stored: bool) -> Retry {
-    let Some(block) = &exporter.retry_on_failure else {
-        let give_up = if stored { None } else { batching.give_up };
-        return Retry { give_up, ..Retry::default() };
-    };
-    let default = if stored { None } else { Retry::default().give_up };
-    Retry {
-        enabled: block.enabled,
-        initial: block.initial_interval,
-        randomization: block.randomization_factor,
-        multiplier: block.multiplier,
-        longest: block.max_interval,
-        give_up: match block.max_elapsed_time {
-            None => default,
-            Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
-        },
+    match &exporter.retry_on_failure {
+        Some(block) => Retry::of(block, stored),
+        None => Retry { give_up: batching.give_up.filter(|_| !stored), ..Retry::default() },
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::config::exporters::RetryOnFailure;
+
 /// `retry_on_failure`, as it holds for one exporter of one signal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Retry {
@@ -31,6 +33,24 @@ impl Default for Retry {
             multiplier: 1.5,
             longest: Duration::from_secs(30),
             give_up: Some(Duration::from_secs(300)),
+        }
+    }
+}
+
+impl Retry {
+    /// What `block` says; where it names no `max_elapsed_time`, what is `stored` on disk is never
+    /// given up: that would lose what was accepted.
+    pub fn of(block: &RetryOnFailure, stored: bool) -> Self {
+        Self {
+            enabled: block.enabled,
+            initial: block.initial_interval,
+            randomization: block.randomization_factor,
+            multiplier: block.multiplier,
+            longest: block.max_interval,
+            give_up: match block.max_elapsed_time {
+                None => Self::default().give_up.filter(|_| !stored),
+                Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
+            },
         }
     }
 }

@@ -92,18 +92,9 @@ pub fn bounds(config: &HttpCapture) -> Bounds {
 
 /// On disk nothing is given up unless the configuration says so.
 fn retry(block: Option<&RetryOnFailure>, stored: bool) -> Retry {
-    let give_up = if stored { None } else { Retry::default().give_up };
-    let Some(block) = block else { return Retry { give_up, ..Retry::default() } };
-    Retry {
-        enabled: block.enabled,
-        initial: block.initial_interval,
-        randomization: block.randomization_factor,
-        multiplier: block.multiplier,
-        longest: block.max_interval,
-        give_up: match block.max_elapsed_time {
-            None => give_up,
-            Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
-        },
+    match block {
+        Some(block) => Retry::of(block, stored),
+        None => Retry { give_up: Retry::default().give_up.filter(|_| !stored), ..Retry::default() },
     }
 }
 
@@ -280,14 +271,14 @@ impl Shared {
                     asked
                 }
             };
+            let mut leaving = self.leaving.clone();
+            if kept && *leaving.borrow() {
+                return End::Left;
+            }
             let pause = backoff.pause(asked);
             let exhausted = self.retry.give_up.is_some_and(|limit| began.elapsed() + pause > limit);
             if exhausted || !self.retry.enabled {
                 return End::Exhausted;
-            }
-            let mut leaving = self.leaving.clone();
-            if kept && *leaving.borrow() {
-                return End::Left;
             }
             if asked.is_some() && !kept {
                 // The store is not asked before it wants to be.
