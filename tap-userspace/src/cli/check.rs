@@ -161,7 +161,7 @@ fn exporters(report: &mut Report, pipelines: &Pipelines, config: &Config) {
         }
     }
     let mut files: Vec<&str> = Vec::new();
-    for (signal, Destination { name, to }) in pipelines.all() {
+    for (signal, Destination { name, to, .. }) in pipelines.all() {
         match to {
             To::Otlp(otlp, block) => {
                 endpoint(report, signal, name, &otlp.endpoint);

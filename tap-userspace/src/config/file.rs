@@ -15,7 +15,10 @@ use tap_common::{
     settings::{Admission, Prefix, RULE_EXCLUDE, RULE_INCLUDE, Settings},
 };
 
-use super::{exporters::Exporters, http_capture::HttpCapture, place, service::Service};
+use super::{
+    exporters::Exporters, http_capture::HttpCapture, place, processors::Processors,
+    service::Service,
+};
 use crate::probe::load::Wanted;
 
 /// Where the file is looked for if none is named.
@@ -37,6 +40,8 @@ pub struct Config {
     pub resource: Detectors,
     /// Where what is exported goes, and how it waits and is tried again.
     pub exporters: Exporters,
+    /// What is done to items on their way there.
+    pub processors: Processors,
     /// Which signals go to which exporters.
     #[serde(deserialize_with = "or_default")]
     pub service: Service,
@@ -401,7 +406,8 @@ impl Config {
         // A file of nothing but comments is an empty document, not an empty map.
         let config = serde_yaml::from_str::<Option<Self>>(text)?.unwrap_or_default();
         let checked = config.exporters.check();
-        let checked = checked.and_then(|()| config.service.check(&config.exporters));
+        let checked =
+            checked.and_then(|()| config.service.check(&config.processors, &config.exporters));
         let checked = checked.and_then(|()| match &config.http_capture.retry_on_failure {
             Some(retry) => retry.check(&place::path(["http_capture"])),
             None => Ok(()),
@@ -411,8 +417,8 @@ impl Config {
 
     /// Whether the file has an exporter for a signal.
     pub fn names_exporters_for(&self, signal: super::environment::Signal) -> bool {
-        match self.service.exporters(signal) {
-            Some(names) => !names.is_empty(),
+        match &self.service.pipelines {
+            Some(pipelines) => pipelines.of(signal).next().is_some(),
             None => !self.exporters.is_empty(),
         }
     }
@@ -634,7 +640,9 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.checked_mul(*factor)
 }
 
-pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+pub(in crate::config) fn duration<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Duration, D::Error> {
     let Scalar(text) = Scalar::deserialize(from)?;
     let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
     match with_unit(&text, &units) {

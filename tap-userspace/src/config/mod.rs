@@ -6,4 +6,5 @@ pub mod file;
 pub mod http_capture;
 pub mod pipelines;
 pub mod place;
+pub mod processors;
 pub mod service;

@@ -1,4 +1,4 @@
-//! Which exporters each signal goes to. Comes in: the configuration file and the environment; goes
+//! Which processors and exporters each signal goes to. Comes in: the configuration file and the environment; goes
 //! out: [`Pipelines`], settings of every exporter that is on.
 //!
 //! The environment adds to the file: an exporter of the file is on unless the signal's
@@ -11,16 +11,35 @@ use super::{
     environment::{self, Environment, Exporter as Variable, Signal},
     exporters::{self, ENVIRONMENTS, Exporter},
     file::Config,
+    processors::{Batch, Processor},
 };
 
 /// What is on.
 #[derive(Clone, Debug, Default)]
 pub struct Pipelines {
-    traces: Vec<Destination>,
-    logs: Vec<Destination>,
-    metrics: Vec<Destination>,
+    traces: Signals,
+    logs: Signals,
+    metrics: Signals,
     /// Nobody has said anything of exporters, and connections may be printed.
     pub bare: bool,
+}
+
+/// The ways of one signal.
+#[derive(Clone, Debug, Default)]
+struct Signals {
+    destinations: Vec<Destination>,
+    lines: Vec<Line>,
+}
+
+/// One pipeline.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// `signal` or `signal/name`.
+    pub name: Arc<str>,
+    /// What is done to items, in this order.
+    pub processors: Vec<(Arc<str>, Processor)>,
+    /// Where they go, by the index of each destination.
+    pub to: Vec<usize>,
 }
 
 /// One exporter of one signal.
@@ -30,6 +49,8 @@ pub struct Destination {
     pub name: Arc<str>,
     /// The exporter.
     pub to: To,
+    /// How its pipeline brings items together.
+    pub batch: Option<Batch>,
 }
 
 /// Where an exporter leads to.
@@ -65,7 +86,11 @@ pub enum Error {
 impl Pipelines {
     /// What the file and the environment make together.
     pub fn resolve(config: &Config, environment: &Environment) -> Result<Self, Error> {
-        let of = |signal| destinations(config, environment, signal);
+        let of = |signal| {
+            let mut destinations = destinations(config, environment, signal)?;
+            let lines = lines(config, signal, &mut destinations);
+            Ok::<_, Error>(Signals { destinations, lines })
+        };
         Ok(Self {
             traces: of(Signal::Traces)?,
             logs: of(Signal::Logs)?,
@@ -74,13 +99,22 @@ impl Pipelines {
         })
     }
 
-    /// The exporters of a signal.
-    pub fn of(&self, signal: Signal) -> &[Destination] {
+    fn signals(&self, signal: Signal) -> &Signals {
         match signal {
             Signal::Traces => &self.traces,
             Signal::Logs => &self.logs,
             Signal::Metrics => &self.metrics,
         }
+    }
+
+    /// The exporters of a signal, each once.
+    pub fn of(&self, signal: Signal) -> &[Destination] {
+        &self.signals(signal).destinations
+    }
+
+    /// The pipelines of a signal.
+    pub fn lines(&self, signal: Signal) -> &[Line] {
+        &self.signals(signal).lines
     }
 
     /// Every exporter of every signal.
@@ -106,13 +140,16 @@ fn destinations(
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    let named = config.service.exporters(signal);
+    let named: Option<Vec<&str>> = config.service.pipelines.as_ref().map(|pipelines| {
+        let names = pipelines.of(signal).flat_map(|(_, pipeline)| &pipeline.exporters);
+        names.map(String::as_str).collect()
+    });
     for (name, exporter) in config.exporters.iter() {
-        if named.is_some_and(|named| !named.iter().any(|known| **known == **name)) {
+        if named.as_ref().is_some_and(|named| !named.contains(&&**name)) {
             continue;
         }
         match to(name, exporter, environment, signal)? {
-            Some(to) => found.push(Destination { name: name.clone(), to }),
+            Some(to) => found.push(Destination { name: name.clone(), to, batch: None }),
             None if named.is_some() => {
                 return Err(Error::Endpoint { signal: signal.lower(), name: name.clone() });
             }
@@ -140,10 +177,51 @@ fn destinations(
             None => (name.into(), &default),
         };
         if let Some(to) = to(&name, exporter, environment, signal)? {
-            found.push(Destination { name, to });
+            found.push(Destination { name, to, batch: None });
         }
     }
     Ok(found)
+}
+
+/// The pipelines of a signal. What only the environment names goes through the first of them.
+fn lines(config: &Config, signal: Signal, destinations: &mut [Destination]) -> Vec<Line> {
+    let pipelines = config.service.pipelines.iter().flat_map(|all| all.of(signal));
+    let mut lines: Vec<Line> = pipelines
+        .map(|(id, pipeline)| Line {
+            name: id.name.clone(),
+            processors: pipeline
+                .processors
+                .iter()
+                .filter_map(|name| config.processors.find(name))
+                .map(|(name, processor)| (name.clone(), processor.clone()))
+                .collect(),
+            to: (0..destinations.len())
+                .filter(|&index| {
+                    pipeline.exporters.iter().any(|name| **name == *destinations[index].name)
+                })
+                .collect(),
+        })
+        .collect();
+    if lines.is_empty() {
+        lines.push(Line { name: signal.lower().into(), processors: Vec::new(), to: Vec::new() });
+    }
+    let first = lines.iter().position(|line| &*line.name == signal.lower()).unwrap_or(0);
+    for index in 0..destinations.len() {
+        if !lines.iter().any(|line| line.to.contains(&index)) {
+            lines[first].to.push(index);
+        }
+    }
+    for line in &lines {
+        let batch = line.processors.iter().rev().find_map(|(_, processor)| match processor {
+            Processor::Batch(batch) => Some(*batch),
+            _ => None,
+        });
+        let Some(batch) = batch else { continue };
+        for &index in &line.to {
+            destinations[index].batch.get_or_insert(batch);
+        }
+    }
+    lines
 }
 
 /// Where an exporter has a signal go, if it serves that.

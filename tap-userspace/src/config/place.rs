@@ -144,16 +144,12 @@ impl<'de> de::Visitor<'de> for Seek<'_> {
 /// Keys that the Collector has at some place and tap does not: the block (the end of the way to it),
 /// the key, and what to do.
 const REFUSED: &[(&str, &str, &str)] = &[
-    ("", "processors", "this release has no processors: leave them to a Collector"),
     ("", "receivers", "tap is the receiver: leave it out"),
     ("", "extensions", "tap has none: health and metrics are at the address of --admin"),
     ("", "connectors", "tap has none: metrics are made of the traffic itself"),
     ("service", "extensions", "tap has none: health and metrics are at the address of --admin"),
     ("service", "telemetry", "use --log-level and --log-format, and /metrics of --admin"),
-    ("pipelines", "profiles", "tap has traces, logs and metrics"),
-    ("pipelines.traces", "receivers", "tap is the receiver: leave it out"),
-    ("pipelines.logs", "receivers", "tap is the receiver: leave it out"),
-    ("pipelines.metrics", "receivers", "tap is the receiver: leave it out"),
+    ("pipelines", "receivers", "tap is the receiver: leave it out"),
     ("otlp", "auth", "give the credentials in `headers`, as authorization"),
     (
         "otlp",
@@ -226,13 +222,6 @@ fn unknown_key(text: &str) -> Option<String> {
     let (key, rest) = rest.split_once('`')?;
     let known: Vec<_> = rest.split('`').skip(1).step_by(2).collect();
     let block = kind_of(way.trim_end_matches(": "));
-    if block == "pipelines" && key.contains('/') {
-        let signal = key.split('/').next().unwrap_or_default();
-        return Some(format!(
-            "{way}tap has one pipeline for each signal, and no `{key}`: name all of its exporters \
-             in `{signal}`"
-        ));
-    }
     let refused = REFUSED.iter().find(|(place, name, _)| *place == block && *name == key);
     if let Some((_, _, instead)) = refused {
         return Some(format!("{way}the Collector has `{key}` here, tap does not: {instead}"));
@@ -245,6 +234,7 @@ fn unknown_key(text: &str) -> Option<String> {
 fn kind_of(way: &str) -> &str {
     let Some(exporter) = way.strip_prefix("exporters.") else {
         return match way.strip_prefix("service.") {
+            Some(below) if below.starts_with("pipelines") => "pipelines",
             Some(below) => below,
             None => way,
         };

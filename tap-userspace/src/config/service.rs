@@ -1,38 +1,43 @@
-//! Block `service` of the configuration file: which exporters a signal goes to. Blocks, nesting and
+//! Block `service` of the configuration file: which processors and exporters a signal goes to. Blocks, nesting and
 //! keys are the Collector's.
 
-use serde::Deserialize;
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess},
+};
 
 use super::{
     environment::Signal,
     exporters::Exporters,
     place::{Mistake, Step, closest, path},
+    processors::Processors,
 };
 
 /// Block `service`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Service {
-    /// By signal. Without it every exporter of the file serves every signal that it can.
+    /// By `signal` or `signal/name`. Without it every exporter of the file serves every signal that
+    /// it can.
     pub pipelines: Option<Pipelines>,
 }
 
-/// `service.pipelines`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Pipelines {
-    /// Spans.
-    #[serde(deserialize_with = "there")]
-    pub traces: Option<Pipeline>,
-    /// Log records.
-    #[serde(deserialize_with = "there")]
-    pub logs: Option<Pipeline>,
-    /// Metrics.
-    #[serde(deserialize_with = "there")]
-    pub metrics: Option<Pipeline>,
+/// `service.pipelines`, in the file's order; no name is there twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pipelines(pub Vec<(Id, Pipeline)>);
+
+/// `signal` or `signal/name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Id {
+    /// As it is written.
+    pub name: Arc<str>,
+    /// What goes through it.
+    pub signal: Signal,
 }
 
-/// One signal's way.
+/// One way of a signal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pipeline {
@@ -42,50 +47,103 @@ pub struct Pipeline {
     pub exporters: Vec<String>,
 }
 
-/// A pipeline with nothing behind its name is there, and lacks its exporters.
-fn there<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Pipeline>, D::Error> {
-    Option::deserialize(from).map(|pipeline| Some(pipeline.unwrap_or_default()))
+impl FromStr for Id {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, name) = match text.split_once('/') {
+            Some((kind, name)) => (kind, Some(name)),
+            None => (text, None),
+        };
+        let known = Signal::ALL.map(Signal::lower);
+        let Some(signal) = Signal::ALL.into_iter().find(|signal| signal.lower() == kind) else {
+            return Err(match closest(kind, &known) {
+                Some(meant) => format!("`{kind}` is no signal; did you mean `{meant}`?"),
+                None => format!("`{kind}` is no signal; there are {}", known.join(", ")),
+            });
+        };
+        let sound = |name: &str| !name.is_empty() && !name.contains(char::is_whitespace);
+        if name.is_some_and(|name| !sound(name) || name.contains(char::is_control)) {
+            return Err(format!("`{text}` is no name: write {kind} or {kind}/other"));
+        }
+        Ok(Self { name: text.into(), signal })
+    }
+}
+
+impl<'de> Deserialize<'de> for Pipelines {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Pipelines;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of pipelines by signal")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pipelines, A::Error> {
+                let mut found: Vec<(Id, Pipeline)> = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    let id: Id = name.parse().map_err(de::Error::custom)?;
+                    if found.iter().any(|(known, _)| known.name == id.name) {
+                        let why = format!("the pipeline `{name}` is there twice");
+                        return Err(de::Error::custom(why));
+                    }
+                    // One with nothing behind its name is there, and lacks its exporters.
+                    let pipeline = map.next_value::<Option<Pipeline>>()?.unwrap_or_default();
+                    found.push((id, pipeline));
+                }
+                Ok(Pipelines(found))
+            }
+        }
+        from.deserialize_map(Visitor)
+    }
+}
+
+impl Pipelines {
+    /// Those of a signal.
+    pub fn of(&self, signal: Signal) -> impl Iterator<Item = (&Id, &Pipeline)> {
+        self.0
+            .iter()
+            .map(|(id, pipeline)| (id, pipeline))
+            .filter(move |(id, _)| id.signal == signal)
+    }
 }
 
 impl Service {
-    /// What the file says of a signal's exporters: `None` where it has no pipelines at all.
-    pub fn exporters(&self, signal: Signal) -> Option<&[String]> {
-        let pipelines = self.pipelines.as_ref()?;
-        let pipeline = match signal {
-            Signal::Traces => &pipelines.traces,
-            Signal::Logs => &pipelines.logs,
-            Signal::Metrics => &pipelines.metrics,
-        };
-        Some(pipeline.as_ref().map_or(&[], |pipeline| &pipeline.exporters))
-    }
-
-    /// What no key alone shows to be wrong; pipelines lead to `exporters`.
-    pub fn check(&self, exporters: &Exporters) -> Result<(), Mistake> {
-        let Some(pipelines) = &self.pipelines else { return Ok(()) };
-        for (signal, pipeline) in [
-            ("traces", &pipelines.traces),
-            ("logs", &pipelines.logs),
-            ("metrics", &pipelines.metrics),
-        ] {
-            if let Some(pipeline) = pipeline {
-                pipeline.check(exporters, &path(["service", "pipelines", signal]))?;
-            }
+    /// What no key alone shows to be wrong; pipelines lead through `processors` to `exporters`.
+    pub fn check(&self, processors: &Processors, exporters: &Exporters) -> Result<(), Mistake> {
+        for (id, pipeline) in self.pipelines.iter().flat_map(|pipelines| &pipelines.0) {
+            let at = path(["service", "pipelines", &id.name]);
+            pipeline.check(id.signal, processors, exporters, &at)?;
         }
         Ok(())
     }
 }
 
 impl Pipeline {
-    fn check(&self, exporters: &Exporters, at: &[Step]) -> Result<(), Mistake> {
+    fn check(
+        &self,
+        signal: Signal,
+        processors: &Processors,
+        exporters: &Exporters,
+        at: &[Step],
+    ) -> Result<(), Mistake> {
         let wrong = |list: &str, index: usize, why: String| {
             Err(Mistake::at(at, [Step::from(list), index.into()], why))
         };
-        if let Some(processor) = self.processors.first() {
-            let why = format!(
-                "this release has no processors, so no `{processor}`: leave the list out, or have a \
-                 Collector do it"
-            );
-            return wrong("processors", 0, why);
+        for (index, name) in self.processors.iter().enumerate() {
+            let Some((_, processor)) = processors.find(name) else {
+                let known: Vec<&str> = processors.iter().map(|(name, _)| &**name).collect();
+                let why = nothing(name, "processors", &known);
+                return wrong("processors", index, why);
+            };
+            if let Some(why) = processor.refuses(signal) {
+                return wrong("processors", index, format!("`{name}` cannot be here: {why}"));
+            }
+            if self.processors[..index].contains(name) {
+                let why = format!("`{name}` is in this pipeline already: leave it out");
+                return wrong("processors", index, why);
+            }
         }
         if self.exporters.is_empty() {
             let why = "a pipeline needs an exporter, as `exporters: [otlp]`; to switch a signal off \
@@ -95,12 +153,7 @@ impl Pipeline {
         for (index, name) in self.exporters.iter().enumerate() {
             if exporters.find(name).is_none() {
                 let known: Vec<&str> = exporters.iter().map(|(name, _)| &**name).collect();
-                let more = match closest(name, &known) {
-                    Some(meant) => format!("did you mean `{meant}`?"),
-                    None if known.is_empty() => "there are none".to_owned(),
-                    None => format!("there are {}", known.join(", ")),
-                };
-                let why = format!("`{name}` is not among the `exporters` of this file: {more}");
+                let why = nothing(name, "exporters", &known);
                 return wrong("exporters", index, why);
             }
             if self.exporters[..index].contains(name) {
@@ -110,4 +163,14 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// What is said of a name that leads to nothing.
+fn nothing(name: &str, block: &str, known: &[&str]) -> String {
+    let more = match closest(name, known) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None if known.is_empty() => "there are none".to_owned(),
+        None => format!("there are {}", known.join(", ")),
+    };
+    format!("`{name}` is not among the `{block}` of this file: {more}")
 }

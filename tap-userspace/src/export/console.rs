@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    items::{Items, Reason},
+    items::{Counts, Items, Reason},
     line,
     queue::{self, Batch, Queue, Queued},
     table,
@@ -130,13 +130,14 @@ impl<T: Printed> Exporter<T> {
         let ended = tokio::time::timeout_at(deadline.into(), self.ended).await;
         self.queue.clear();
         let late = ended.is_err();
-        self.items.update(|counts| {
+        let end = |counts: &mut Counts| {
             let queued = std::mem::take(&mut counts.queued);
             counts.drop(Reason::Shutdown, queued);
             if !late {
                 let held = std::mem::take(&mut counts.held);
                 counts.drop(Reason::Shutdown, held);
             }
-        });
+        };
+        if late { self.items.update(end) } else { self.items.settle(end) }
     }
 }

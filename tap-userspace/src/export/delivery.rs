@@ -8,6 +8,7 @@ use super::{disk::Limits, queue::Bounds, retry::Retry};
 use crate::config::{
     environment::{Batching, Metering, Signal},
     exporters::{File, Otlp, SendingQueue, Sizer},
+    processors::Batch,
 };
 
 /// Requests under way at a time without a `sending_queue`: a distant collector's round trip must
@@ -48,6 +49,21 @@ pub struct Storage {
     pub folder: PathBuf,
     /// How much may wait there.
     pub limits: Limits,
+}
+
+/// What a `batch` processor makes of the environment's batching: the queue holds two batches at
+/// least, one that fills and one that leaves.
+pub fn batched(batch: &Batch, batching: &Batching) -> Batching {
+    let size = match batch.send_batch_max_size {
+        0 => batch.send_batch_size.max(1),
+        most => batch.send_batch_size.clamp(1, most),
+    };
+    Batching {
+        max_batch: size,
+        max_queue: batching.max_queue.max(size.saturating_mul(2)),
+        delay: batch.timeout,
+        ..batching.clone()
+    }
 }
 
 impl Delivery {

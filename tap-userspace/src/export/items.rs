@@ -1,9 +1,9 @@
 //! What became of every item of a signal at one exporter (SPEC §7). All terms change together
 //! under one lock, once per batch, so that the identity holds in every picture of them:
-//! `produced + recovered = exported + sampled + rejected + dropped + held + queued`.
+//! `produced + recovered = exported + filtered + sampled + refused + rejected + dropped + held + queued`.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -16,6 +16,8 @@ use crate::telemetry::metric::{Family, Samples};
 pub enum Reason {
     /// The queue was full.
     QueueFull,
+    /// A processor's buffer was full.
+    BufferFull,
     /// The collector could not be reached, or had no time, for too long.
     RetryExhausted,
     /// tap left before it could be sent.
@@ -24,21 +26,32 @@ pub enum Reason {
     Output,
     /// The disk no longer holds what was stored there.
     Damaged,
+    /// It could not be read back for the processors.
+    Unreadable,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 5] =
-        [Self::QueueFull, Self::RetryExhausted, Self::Shutdown, Self::Output, Self::Damaged];
+    pub const ALL: [Self; 7] = [
+        Self::QueueFull,
+        Self::BufferFull,
+        Self::RetryExhausted,
+        Self::Shutdown,
+        Self::Output,
+        Self::Damaged,
+        Self::Unreadable,
+    ];
 
     /// Its label.
     pub const fn name(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
+            Self::BufferFull => "buffer_full",
             Self::RetryExhausted => "retry_exhausted",
             Self::Shutdown => "shutdown",
             Self::Output => "output",
             Self::Damaged => "damaged",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -52,13 +65,17 @@ pub struct Counts {
     pub recovered: u64,
     /// The receiver has taken it.
     pub exported: u64,
-    /// The head sampler left it out (`sampled out`).
+    /// A filter took it out.
+    pub filtered: u64,
+    /// The head sampler, or a sampling processor, left it out (`sampled out`).
     pub sampled: u64,
+    /// The memory limiter did not let it in.
+    pub refused: u64,
     /// The receiver refuses it for good.
     pub rejected: u64,
     /// Lost, by [`Reason`].
     pub dropped: [u64; Reason::ALL.len()],
-    /// Being sent, or waiting to be sent again.
+    /// With the processors, being sent, or waiting to be sent again.
     pub held: u64,
     /// Waiting to be sent. At the end: on disk, for the next process.
     pub queued: u64,
@@ -72,8 +89,9 @@ impl Counts {
 
     /// Whether nothing is lost silently.
     pub fn balance(&self) -> bool {
-        let known = self.exported + self.sampled + self.rejected + self.held + self.queued;
-        self.produced + self.recovered == known + self.all_dropped()
+        let known = self.exported + self.rejected + self.held + self.queued;
+        let left_out = self.filtered + self.sampled + self.refused;
+        self.produced + self.recovered == known + left_out + self.all_dropped()
     }
 
     /// Lost for `reason`.
@@ -92,7 +110,9 @@ impl Counts {
             "produced": self.produced,
             "recovered": self.recovered,
             "exported": self.exported,
+            "filtered": self.filtered,
             "sampled": self.sampled,
+            "refused": self.refused,
             "rejected": self.rejected,
             "dropped": dropped,
             "held": self.held,
@@ -108,7 +128,8 @@ pub struct Items {
     pub signal: &'static str,
     /// The exporter's name, as `otlp`, `console` or `file/archive`.
     pub exporter: Arc<str>,
-    counts: Mutex<Counts>,
+    /// The terms, and whether they are final.
+    counts: Mutex<(Counts, bool)>,
     /// Requests, by [`Attempt`].
     attempts: [AtomicU64; Attempt::ALL.len()],
 }
@@ -147,14 +168,30 @@ impl Items {
 
     /// The terms now.
     pub fn counts(&self) -> Counts {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock().0
     }
 
     /// Changes terms, as one step.
     pub fn update(&self, change: impl FnOnce(&mut Counts)) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut counts);
-        debug_assert!(counts.balance(), "{self:?} {counts:?}");
+        self.change(change, false);
+    }
+
+    /// Changes terms for the last time: for whoever still holds items then it is too late.
+    pub fn settle(&self, change: impl FnOnce(&mut Counts)) {
+        self.change(change, true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Counts), last: bool) {
+        let (counts, settled) = &mut *self.lock();
+        if !*settled {
+            change(counts);
+        }
+        *settled |= last;
+        debug_assert!(counts.balance(), "{} {} {counts:?}", self.signal, self.exporter);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Counts, bool)> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts the terms among tap's numbers.
@@ -165,7 +202,9 @@ impl Items {
             (&PRODUCED, counts.produced),
             (&RECOVERED, counts.recovered),
             (&EXPORTED, counts.exported),
+            (&FILTERED, counts.filtered),
             (&SAMPLED, counts.sampled),
+            (&REFUSED, counts.refused),
             (&REJECTED, counts.rejected),
             (&HELD, counts.held),
             (&QUEUED, counts.queued),
@@ -189,12 +228,17 @@ const RECOVERED: Family = Family::counter(
     "Items that an earlier process has left in the queue on disk.",
 );
 const EXPORTED: Family = Family::counter("tap_items_exported_total", "Items that were taken.");
+const FILTERED: Family =
+    Family::counter("tap_items_filtered_total", "Items that a filter took out.");
 const SAMPLED: Family =
-    Family::counter("tap_items_sampled_total", "Items that the head sampler left out.");
+    Family::counter("tap_items_sampled_total", "Items that a sampler left out.");
+const REFUSED: Family =
+    Family::counter("tap_items_refused_total", "Items that the memory limiter did not let in.");
 const REJECTED: Family =
     Family::counter("tap_items_rejected_total", "Items that the receiver refused for good.");
 const DROPPED: Family = Family::counter("tap_items_dropped_total", "Items lost, by reason.");
-const HELD: Family = Family::gauge("tap_items_held_total", "Items being sent or sent again.");
+const HELD: Family =
+    Family::gauge("tap_items_held_total", "Items with the processors, being sent, or sent again.");
 const QUEUED: Family = Family::gauge("tap_items_queued_total", "Items that wait to be sent.");
 
 const ATTEMPTS: Family = Family::counter(
@@ -203,5 +247,7 @@ const ATTEMPTS: Family = Family::counter(
 );
 
 /// The families that [`Items::read`] puts in.
-pub const FAMILIES: [Family; 9] =
-    [PRODUCED, RECOVERED, EXPORTED, SAMPLED, REJECTED, DROPPED, HELD, QUEUED, ATTEMPTS];
+pub const FAMILIES: [Family; 11] = [
+    PRODUCED, RECOVERED, EXPORTED, FILTERED, SAMPLED, REFUSED, REJECTED, DROPPED, HELD, QUEUED,
+    ATTEMPTS,
+];

@@ -2,8 +2,11 @@
 
 use std::io::Write as _;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
+
 use crate::{
     connection::{life::Life, model::Connection, transaction::Transaction},
+    policy::data,
     protocol::trace_context::TraceContext,
     telemetry::{
         attributes::{self, Sink},
@@ -101,6 +104,90 @@ pub fn life(life: &Life, terms: &log::Terms, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}\n");
 }
 
+/// Appends the line of a span that processors have had.
+pub fn made(span: &data::Span, out: &mut Vec<u8>) {
+    out.push(b'{');
+    let mut object = Object { out, limits: &UNLIMITED, left: u32::MAX, dropped: 0, first: true };
+    object.member("scope", |out| quote(&span.source.scope.name, out));
+    object.member("name", |out| quote(&span.name, out));
+    object.member("start", |out| time(span.start_ns, out));
+    object.member("end", |out| time(span.end_ns, out));
+    object.member("trace_id", |out| hex(&span.trace_id, out));
+    object.member("span_id", |out| hex(&span.span_id, out));
+    if span.parent_span_id != [0; 8] {
+        object.member("parent_span_id", |out| hex(&span.parent_span_id, out));
+    }
+    if !span.trace_state.is_empty() {
+        object.member("trace_state", |out| quote(&span.trace_state, out));
+    }
+    object.values(&span.attributes);
+    if !span.events.is_empty() {
+        object.member("events", |out| {
+            list(&span.events, out, |event, out| {
+                out.push(b'{');
+                let mut object =
+                    Object { out, limits: &UNLIMITED, left: u32::MAX, dropped: 0, first: true };
+                object.member("name", |out| quote(&event.name, out));
+                object.member("time", |out| time(event.time_ns, out));
+                object.values(&event.attributes);
+                out.push(b'}');
+            });
+        });
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+/// Appends the line of a log record that processors have had.
+pub fn record(record: &data::LogRecord, out: &mut Vec<u8>) {
+    out.push(b'{');
+    let mut object = Object { out, limits: &UNLIMITED, left: u32::MAX, dropped: 0, first: true };
+    object.member("scope", |out| quote(&record.source.scope.name, out));
+    object.member("time", |out| time(record.time_ns, out));
+    object.member("trace_id", |out| hex(&record.trace_id, out));
+    object.member("span_id", |out| hex(&record.span_id, out));
+    object.member("body", |out| value(&record.body, out));
+    object.values(&record.attributes);
+    out.extend_from_slice(b"}\n");
+}
+
+/// Appends a list.
+fn list<T>(items: &[T], out: &mut Vec<u8>, mut write: impl FnMut(&T, &mut Vec<u8>)) {
+    out.push(b'[');
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write(item, out);
+    }
+    out.push(b']');
+}
+
+/// Appends an attribute's value; bytes in base64, as OTLP's JSON has them.
+fn value(of: &data::Value, out: &mut Vec<u8>) {
+    match of {
+        data::Value::Empty => out.extend_from_slice(b"null"),
+        data::Value::Text(text) => quote(text, out),
+        data::Value::Bool(value) => append(out, format_args!("{value}")),
+        data::Value::Int(value) => append(out, format_args!("{value}")),
+        data::Value::Double(value) if value.is_finite() => append(out, format_args!("{value}")),
+        data::Value::Double(value) => quote(&value.to_string(), out),
+        data::Value::Bytes(bytes) => quote(&STANDARD.encode(bytes), out),
+        data::Value::Array(values) => list(values, out, value),
+        data::Value::Map(map) => {
+            out.push(b'{');
+            for (index, (key, of)) in map.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                quote(key, out);
+                out.push(b':');
+                value(of, out);
+            }
+            out.push(b'}');
+        }
+    }
+}
+
 fn events(connection: &Connection, limits: &Limits, out: &mut Vec<u8>) {
     out.push(b'[');
     for (i, event) in connection.events.iter().enumerate() {
@@ -115,6 +202,16 @@ fn events(connection: &Connection, limits: &Limits, out: &mut Vec<u8>) {
     }
     out.push(b']');
 }
+
+/// What processors have had was limited before.
+const UNLIMITED: Limits = Limits {
+    attributes: u32::MAX,
+    value_length: None,
+    events: u32::MAX,
+    links: u32::MAX,
+    event_attributes: u32::MAX,
+    link_attributes: u32::MAX,
+};
 
 /// The inside of a JSON object.
 struct Object<'a> {
@@ -140,6 +237,18 @@ impl Object<'_> {
         self.out.extend_from_slice(key.as_bytes());
         self.out.extend_from_slice(b"\":");
         write(self.out);
+    }
+
+    /// Attributes that processors have had.
+    fn values(&mut self, attributes: &data::Attributes) {
+        for (key, of) in attributes.iter() {
+            if !std::mem::take(&mut self.first) {
+                self.out.push(b',');
+            }
+            quote(key, self.out);
+            self.out.push(b':');
+            value(of, self.out);
+        }
     }
 
     /// Ends the attributes.

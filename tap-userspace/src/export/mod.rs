@@ -25,7 +25,7 @@ pub mod writes;
 
 use std::{
     collections::BTreeMap,
-    io::IsTerminal as _,
+    io::{self, IsTerminal as _},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -49,10 +49,16 @@ use crate::{
         environment::{Environment, Signal},
         exporters,
         http_capture::HttpCapture,
-        pipelines::{Destination, Pipelines, To},
+        pipelines::{Destination, Line, Pipelines, To},
+        processors::Batch,
     },
     connection::model::Connection,
-    policy::{redact::Redaction, sample::Sampler},
+    policy::{
+        chain,
+        redact::Redaction,
+        sample::Sampler,
+        stage::{Making, Out, Stage},
+    },
     protocol::content::Collect,
     telemetry::{
         eventstore::Backend,
@@ -78,17 +84,18 @@ pub enum Error {
     /// The file of a file exporter.
     #[error(transparent)]
     File(#[from] file::OpenError),
-    /// The thread that prints.
-    #[error("there is no thread to print connections with: {0}; raise the limit on threads")]
-    Thread(std::io::Error),
+    /// A thread that prints, or has processors.
+    #[error("there is no thread for a pipeline: {0}; raise the limit on threads")]
+    Thread(io::Error),
 }
 
 /// The exporters of one signal, and the way into them. Each has a queue, counts, complaints and
 /// threads or tasks of its own, so that none waits for another.
 pub(crate) struct Ways<R: otlp::Requests> {
     pub(crate) sink: Sink<R::Item>,
-    /// The same without what prints.
+    /// Past the processors, and without what prints.
     stores: Sink<R::Item>,
+    stages: Vec<Stage<R::Item>>,
     running: Vec<Running<R>>,
 }
 
@@ -101,36 +108,60 @@ enum Running<R: otlp::Requests> {
 }
 
 impl<R: otlp::Requests<Item: Clone + console::Printed>> Ways<R> {
-    /// Starts every exporter of `signal`.
-    pub(crate) fn start(with: &mut Start<'_>, signal: Signal, requests: R) -> Result<Self, Error> {
+    /// Starts every exporter of `signal`, and what `stage` makes of a pipeline with processors.
+    pub(crate) fn start(
+        with: &mut Start<'_>,
+        signal: Signal,
+        requests: R,
+        stage: impl Fn(&Line, Vec<Out<R::Item>>) -> io::Result<Option<Stage<R::Item>>>,
+    ) -> Result<Self, Error> {
         let requests = Arc::new(requests);
-        let (mut queues, mut printing, mut running) = (Vec::new(), Vec::new(), Vec::new());
-        let destinations = with.pipelines.of(signal);
-        for Destination { name, to } in destinations {
+        let (mut outs, mut stores, mut running) = (Vec::new(), Vec::new(), Vec::new());
+        let pipelines = with.pipelines;
+        for Destination { name, to, batch } in pipelines.of(signal) {
+            let batch = batch.as_ref();
             let (transport, delivery) = match to {
-                To::Otlp(otlp, block) => (Transport::new(otlp)?, with.delivery(signal, block)),
+                To::Otlp(otlp, block) => {
+                    (Transport::new(otlp)?, with.delivery(signal, block, batch))
+                }
                 To::File(file) => {
                     let transport =
                         Transport::to_file(name.clone(), signal, with.file(name, file)?);
-                    (transport, with.delivery(signal, &Default::default()).of_file(file))
+                    (transport, with.delivery(signal, &Default::default(), batch).of_file(file))
                 }
                 To::Console => {
-                    let (queue, exporter) = with.print(signal, name, console::Form::Lines)?;
-                    printing.push(queue);
+                    let (out, exporter) = with.print(signal, name, console::Form::Lines)?;
+                    outs.push(out);
                     running.push(Running::Lines(exporter));
                     continue;
                 }
             };
             let waiting = with.queues(signal, name, &delivery, &transport)?;
-            queues.push(waiting.memory.clone());
+            let out = Out { queue: waiting.memory.clone(), items: waiting.items.clone() };
+            stores.push(out.queue.clone());
+            outs.push(out);
             let handle = with.handle;
             let exporter =
                 otlp::Exporter::start(transport, &delivery, requests.clone(), waiting, handle);
             running.push(Running::Requests(exporter));
         }
+        let (mut queues, mut stages) = (Vec::new(), Vec::new());
+        for line in pipelines.lines(signal) {
+            let to: Vec<_> = line.to.iter().filter_map(|&index| outs.get(index)).cloned().collect();
+            if to.is_empty() {
+                continue;
+            }
+            match stage(line, to.clone()).map_err(Error::Thread)? {
+                Some(stage) => {
+                    queues.push(stage.intake());
+                    stages.push(stage);
+                }
+                None => queues.extend(to.into_iter().map(|out| out.queue)),
+            }
+        }
         if let (Signal::Traces, Some(form)) = (signal, with.bare) {
-            let (queue, exporter) = with.print(signal, &"console".into(), form)?;
-            printing.push(queue);
+            let (out, exporter) = with.print(signal, &"console".into(), form)?;
+            queues.push(out.queue);
             running.push(Running::Lines(exporter));
         }
         let sampler = match signal {
@@ -138,15 +169,15 @@ impl<R: otlp::Requests<Item: Clone + console::Printed>> Ways<R> {
             Signal::Metrics => Sampler::AlwaysOn,
             Signal::Traces | Signal::Logs => with.environment.sampler(),
         };
-        let stores = Sink { sampler, queues: queues.clone().into() };
-        queues.append(&mut printing);
-        Ok(Self { sink: Sink { sampler, queues: queues.into() }, stores, running })
+        let stores = Sink { sampler, queues: stores.into() };
+        Ok(Self { sink: Sink { sampler, queues: queues.into() }, stores, stages, running })
     }
 
     /// Sends and prints what is queued, all at the same time, until `deadline`.
     pub(crate) async fn shutdown(self, deadline: Instant) {
-        let Self { sink, stores, running } = self;
+        let Self { sink, stores, stages, running } = self;
         drop((sink, stores));
+        all(stages.into_iter().map(|stage| stage.shutdown(deadline)).collect()).await;
         let ends = running.into_iter().map(|exporter| async move {
             match exporter {
                 Running::Requests(exporter) => exporter.shutdown(deadline).await,
@@ -189,8 +220,10 @@ impl Start<'_> {
     }
 
     /// How items of a signal wait for an exporter, and how that tries again.
-    fn delivery(&self, signal: Signal, block: &exporters::Otlp) -> Delivery {
+    fn delivery(&self, signal: Signal, block: &exporters::Otlp, batch: Option<&Batch>) -> Delivery {
         let batching = self.environment.batching(signal);
+        let batched = batch.map(|batch| delivery::batched(batch, batching));
+        let batching = batched.as_ref().unwrap_or(batching);
         match signal {
             Signal::Metrics => Delivery::of_metrics(block, batching, self.environment.metering()),
             Signal::Traces | Signal::Logs => Delivery::new(block, batching),
@@ -217,13 +250,13 @@ impl Start<'_> {
         signal: Signal,
         name: &Arc<str>,
         form: console::Form,
-    ) -> Result<(Arc<Queue<T>>, console::Exporter<T>), Error> {
-        let bounds = self.delivery(signal, &Default::default()).bounds;
+    ) -> Result<(Out<T>, console::Exporter<T>), Error> {
+        let bounds = self.delivery(signal, &Default::default(), None).bounds;
         let (queue, items) = self.queue(signal, name, bounds);
-        let printer = console::Printer::new(form, self.terms.clone(), std::io::stdout());
-        let exporter =
-            console::Exporter::start(printer, queue.clone(), items).map_err(Error::Thread)?;
-        Ok((queue, exporter))
+        let printer = console::Printer::new(form, self.terms.clone(), io::stdout());
+        let exporter = console::Exporter::start(printer, queue.clone(), items.clone())
+            .map_err(Error::Thread)?;
+        Ok((Out { queue, items }, exporter))
     }
 
     /// A queue and its counts for one exporter of a signal.
@@ -286,7 +319,7 @@ impl Exporters {
         console: bool,
         terms: &log::Terms,
     ) -> Result<Self, Error> {
-        let bare = (console && pipelines.bare).then(|| match std::io::stdout().is_terminal() {
+        let bare = (console && pipelines.bare).then(|| match io::stdout().is_terminal() {
             true => console::Form::Table,
             false => console::Form::Lines,
         });
@@ -302,10 +335,18 @@ impl Exporters {
             files: BTreeMap::new(),
         };
         let limits = environment.limits();
-        let encoder = otlp::Framed::new(Spans(log::Terms { limits, ..terms.clone() }), &resource);
-        let spans = Ways::start(&mut with, Signal::Traces, encoder)?;
-        let encoder = otlp::Framed::new(Records(terms.clone()), &resource);
-        let logs = Ways::start(&mut with, Signal::Logs, encoder)?;
+        let encoder = || Spans(log::Terms { limits, ..terms.clone() });
+        let requests = otlp::Framed::new(encoder(), &resource);
+        let spans = Ways::start(&mut with, Signal::Traces, requests, |line, outs| {
+            let chain = chain::of_spans(&line.processors);
+            Stage::start(chain, || Making::new(encoder(), &resource), outs)
+        })?;
+        let encoder = || Records(terms.clone());
+        let requests = otlp::Framed::new(encoder(), &resource);
+        let logs = Ways::start(&mut with, Signal::Logs, requests, |line, outs| {
+            let chain = chain::of_logs(&line.processors);
+            Stage::start(chain, || Making::new(encoder(), &resource), outs)
+        })?;
         let meter = meter::start(&mut with)?;
         let Start { counters, writes, .. } = with;
         if terms.writes {

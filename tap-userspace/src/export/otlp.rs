@@ -18,7 +18,10 @@ use super::{
     transport::Transport,
     writes::Writer,
 };
-use crate::telemetry::{resource::Resource, span::Frame};
+use crate::{
+    policy::data::Source,
+    telemetry::{resource::Resource, span::Frame},
+};
 
 /// A request is closed when it has this many bytes, whatever its spans: gRPC servers take 4 MiB
 /// unless told otherwise.
@@ -51,8 +54,10 @@ pub trait Encoder: Send + Sync + 'static {
     type Item: Queued;
     /// The instrumentation scopes that items may have; a request has one.
     const SCOPES: &'static [&'static str];
-    /// Index of an item's scope.
+    /// Index of an item's scope, unless it has its [`Self::source`] with it.
     fn scope(&self, item: &Self::Item) -> usize;
+    /// Who made an item that processors have changed.
+    fn source<'a>(&self, item: &'a Self::Item) -> Option<&'a Source>;
     /// Appends an item as field 2 of the request's scope message.
     fn encode(&self, item: &Self::Item, out: &mut Vec<u8>);
 }
@@ -69,6 +74,15 @@ impl<E: Encoder> Framed<E> {
         let frames = E::SCOPES.iter().map(|scope| Frame::new(resource, scope)).collect();
         Self { encoder, frames }
     }
+
+    /// Items with the same one can be in one request: the index of its scope, else its source's
+    /// place in memory.
+    fn origin(&self, item: &E::Item) -> (usize, (usize, usize)) {
+        match self.encoder.source(item) {
+            None => (self.encoder.scope(item), (0, 0)),
+            Some(source) => (usize::MAX, source.order()),
+        }
+    }
 }
 
 impl<E: Encoder> Requests for Framed<E> {
@@ -76,13 +90,13 @@ impl<E: Encoder> Requests for Framed<E> {
 
     /// Items of one scope together.
     fn arrange(&self, batch: Batch<E::Item>) -> Batch<E::Item> {
-        let mut scopes = batch.iter().flatten().map(|item| self.encoder.scope(item));
-        let first = scopes.next();
-        if scopes.all(|scope| Some(scope) == first) {
+        let mut origins = batch.iter().flatten().map(|item| self.origin(item));
+        let first = origins.next();
+        if origins.all(|origin| Some(origin) == first) {
             return batch;
         }
         let mut all: Vec<_> = batch.into_iter().flatten().collect();
-        all.sort_by_key(|item| self.encoder.scope(item));
+        all.sort_by_key(|item| self.origin(item));
         vec![all]
     }
 
@@ -91,12 +105,16 @@ impl<E: Encoder> Requests for Framed<E> {
         items: &mut Peekable<impl Iterator<Item = E::Item>>,
         buffer: &mut Vec<u8>,
     ) -> Option<(usize, u64)> {
-        let scope = self.encoder.scope(items.peek()?);
-        let frame = self.frames.get(scope)?;
+        let first = items.peek()?;
+        let (origin, made) = (self.origin(first), self.encoder.source(first).map(Frame::of));
+        let frame = match &made {
+            Some(frame) => frame,
+            None => self.frames.get(origin.0)?,
+        };
         frame.begin(buffer);
         let mut count = 0;
         while buffer.len() < LARGEST_REQUEST
-            && let Some(item) = items.next_if(|item| self.encoder.scope(item) == scope)
+            && let Some(item) = items.next_if(|item| self.origin(item) == origin)
         {
             self.encoder.encode(&item, buffer);
             count += 1;
@@ -186,7 +204,7 @@ impl<R: Requests> Exporter<R> {
             stored = disk.leave(deadline).await;
         }
         shared.queue.clear();
-        shared.items.update(|counts| {
+        shared.items.settle(|counts| {
             let rest = std::mem::take(&mut counts.queued) + std::mem::take(&mut counts.held);
             counts.queued = stored.min(rest);
             counts.drop(Reason::Shutdown, rest - counts.queued);

@@ -7,13 +7,16 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
 
-use super::items::{Items, Reason};
+use super::items::{Counts, Items, Reason};
 use crate::connection::{
     model::{Connection, Event},
     transaction::Transaction,
@@ -48,7 +51,10 @@ struct State<T> {
 pub struct Queue<T> {
     state: Mutex<State<T>>,
     bounds: Bounds,
-    items: Arc<Items>,
+    /// Those of the exporter that it stands before, or of all that its processors stand before.
+    items: Box<[Arc<Items>]>,
+    /// Its source can wait.
+    patient: AtomicBool,
     /// A batch may be ready (for [`Queue::take`]).
     ready: Notify,
     /// The same (for [`Queue::take_blocking`]).
@@ -67,10 +73,17 @@ enum Next<T> {
 impl<T: Queued> Queue<T> {
     /// An empty queue that counts in `items`.
     pub fn new(bounds: Bounds, items: Arc<Items>) -> Self {
+        Self::before(bounds, [items].into())
+    }
+
+    /// An empty queue that counts in all of `items`: what becomes of an item here becomes of it at
+    /// each of these exporters.
+    pub fn before(bounds: Bounds, items: Box<[Arc<Items>]>) -> Self {
         Self {
             state: Mutex::new(State { chunks: VecDeque::new(), items: 0, bytes: 0, closed: false }),
             bounds,
             items,
+            patient: AtomicBool::new(false),
             ready: Notify::new(),
             arrived: Condvar::new(),
             room: Condvar::new(),
@@ -85,7 +98,7 @@ impl<T: Queued> Queue<T> {
         let (admitted, left) = (count(&batch), count(&rest));
         let shut = state.closed;
         self.push(&mut state, batch);
-        self.items.update(|counts| {
+        self.book(|counts| {
             counts.produced += admitted + left + sampled as u64;
             counts.sampled += sampled as u64;
             counts.queued += admitted;
@@ -97,8 +110,46 @@ impl<T: Queued> Queue<T> {
         drop(rest);
     }
 
+    /// Takes in what was held before it: by the processors of its pipeline. What finds no room is
+    /// dropped, unless there is time (`patient`).
+    pub fn pass(&self, mut batch: Vec<T>, patient: bool) {
+        let mut state = self.lock();
+        loop {
+            let rest = batch.split_off(self.room_for(&state, &batch));
+            let (admitted, left) = (count(&batch), count(&rest));
+            let shut = state.closed;
+            self.push(&mut state, batch);
+            let wait = patient && !shut && left > 0;
+            self.book(|counts| {
+                counts.held -= admitted;
+                counts.queued += admitted;
+                if !wait {
+                    counts.held -= left;
+                    let reason = if shut { Reason::Shutdown } else { Reason::QueueFull };
+                    counts.drop(reason, left);
+                }
+            });
+            if !wait {
+                return;
+            }
+            batch = rest;
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Whether its source has waited for room.
+    pub fn is_patient(&self) -> bool {
+        self.patient.load(Relaxed)
+    }
+
+    /// Counts the same at each exporter.
+    pub fn book(&self, change: impl Fn(&mut Counts)) {
+        self.items.iter().for_each(|items| items.update(&change));
+    }
+
     /// Takes in everything, waiting for room.
     pub fn offer_waiting(&self, mut batch: Vec<T>, sampled: usize) {
+        self.patient.store(true, Relaxed);
         let mut state = self.lock();
         let mut admitted = self.room_for(&state, &batch);
         while admitted < batch.len() && !state.closed {
@@ -107,7 +158,7 @@ impl<T: Queued> Queue<T> {
                 let rest = batch.split_off(admitted);
                 let admitted = count(&batch);
                 self.push(&mut state, batch);
-                self.items.update(|counts| {
+                self.book(|counts| {
                     counts.produced += admitted;
                     counts.queued += admitted;
                 });
@@ -140,15 +191,26 @@ impl<T: Queued> Queue<T> {
 
     /// Like [`Self::take`], for a thread, and without a delay.
     pub fn take_blocking(&self) -> Option<Batch<T>> {
+        self.take_until(None)
+    }
+
+    /// The same, and an empty batch where none comes `until` then.
+    pub fn take_until(&self, until: Option<Instant>) -> Option<Batch<T>> {
         loop {
             match self.next(Duration::ZERO) {
                 Next::Take(batch) => return Some(batch),
                 Next::End => return None,
-                Next::Wait(_) => {
-                    let state = self.lock();
-                    if state.chunks.is_empty() && !state.closed {
-                        drop(self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner));
-                    }
+                Next::Wait(_) => {}
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Some(Batch::new());
+            }
+            let state = self.lock();
+            if state.chunks.is_empty() && !state.closed {
+                match left {
+                    None => drop(self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner)),
+                    Some(left) => drop(self.arrived.wait_timeout(state, left)),
                 }
             }
         }
@@ -180,7 +242,7 @@ impl<T: Queued> Queue<T> {
         }
         let batch = self.cut(&mut state);
         let taken = batch.iter().map(|chunk| count(chunk)).sum::<u64>();
-        self.items.update(|counts| {
+        self.book(|counts| {
             counts.queued -= taken;
             counts.held += taken;
         });

@@ -9,6 +9,10 @@ use super::{
 };
 use crate::{
     connection::{clock, life::Life, model::Connection, transaction::Transaction},
+    policy::{
+        data::{LogRecord, Record as _, Source, encode},
+        stage::Processed,
+    },
     telemetry::{life, log, span},
 };
 
@@ -19,6 +23,16 @@ pub enum RecordOf {
     Exchange(Transaction),
     /// A moment of a connection.
     Connection(Box<Life>),
+    /// Whatever it was, processors have had it.
+    Made(Box<LogRecord>),
+}
+
+impl Processed for RecordOf {
+    type Record = LogRecord;
+
+    fn made(record: LogRecord) -> Self {
+        Self::Made(Box::new(record))
+    }
 }
 
 impl From<Transaction> for RecordOf {
@@ -37,6 +51,7 @@ impl Queued for RecordOf {
                     + size_of::<Life>()
                     + life.server.as_ref().map_or(0, |name| name.len())
             }
+            Self::Made(record) => size_of::<Self>() + record.weight(),
         }
     }
 
@@ -44,6 +59,7 @@ impl Queued for RecordOf {
         match self {
             Self::Exchange(transaction) => transaction.trace_id(),
             Self::Connection(life) => &life.identity.trace_id,
+            Self::Made(record) => &record.trace_id,
         }
     }
 }
@@ -53,6 +69,7 @@ impl Printed for RecordOf {
         match self {
             Self::Exchange(transaction) => transaction.print(form, terms, out),
             Self::Connection(life) => line::life(life, terms, out),
+            Self::Made(record) => line::record(record, out),
         }
     }
 }
@@ -67,7 +84,14 @@ impl otlp::Encoder for Records {
     fn scope(&self, of: &RecordOf) -> usize {
         match of {
             RecordOf::Exchange(transaction) => log::scope(transaction),
-            RecordOf::Connection(_) => log::SCOPES.len(),
+            RecordOf::Connection(_) | RecordOf::Made(_) => log::SCOPES.len(),
+        }
+    }
+
+    fn source<'a>(&self, of: &'a RecordOf) -> Option<&'a Source> {
+        match of {
+            RecordOf::Made(record) => Some(&record.source),
+            _ => None,
         }
     }
 
@@ -78,6 +102,7 @@ impl otlp::Encoder for Records {
                 log::encode(transaction, &self.0, observed_ns, out);
             }
             RecordOf::Connection(life) => life::encode(life, &self.0, observed_ns, out),
+            RecordOf::Made(record) => encode::log_record(record, out),
         }
     }
 }

@@ -12,6 +12,10 @@ use super::{
 };
 use crate::{
     connection::{model::Connection, transaction::Transaction},
+    policy::{
+        data::{Record as _, Source, Span, encode},
+        stage::Processed,
+    },
     telemetry::{
         child,
         eventstore::{self, Write},
@@ -28,6 +32,16 @@ pub enum SpanOf {
     Exchange(Transaction),
     /// A write to a backend.
     Write(Box<Write>),
+    /// Whatever it was, processors have had it.
+    Made(Box<Span>),
+}
+
+impl Processed for SpanOf {
+    type Record = Span;
+
+    fn made(span: Span) -> Self {
+        Self::Made(Box::new(span))
+    }
 }
 
 impl From<Connection> for SpanOf {
@@ -42,6 +56,7 @@ impl Queued for SpanOf {
             Self::Connection(connection) => connection.weight(),
             Self::Exchange(transaction) => transaction.weight(),
             Self::Write(_) => size_of::<Self>() + size_of::<Write>(),
+            Self::Made(span) => size_of::<Self>() + span.weight(),
         }
     }
 
@@ -50,6 +65,7 @@ impl Queued for SpanOf {
             Self::Connection(connection) => connection.trace_id(),
             Self::Exchange(transaction) => transaction.trace_id(),
             Self::Write(write) => &write.trace_id,
+            Self::Made(span) => &span.trace_id,
         }
     }
 }
@@ -62,6 +78,7 @@ impl Printed for SpanOf {
             (Self::Exchange(transaction), Form::Lines) => line::child(transaction, terms, out),
             // Nobody offers them to a console: each would be a line about other lines.
             (Self::Write(_), _) => {}
+            (Self::Made(span), _) => line::made(span, out),
         }
     }
 }
@@ -78,7 +95,14 @@ impl otlp::Encoder for Spans {
         match of {
             SpanOf::Connection(_) => 0,
             SpanOf::Exchange(transaction) => 1 + log::scope(transaction),
-            SpanOf::Write(_) => 1 + log::SCOPES.len(),
+            SpanOf::Write(_) | SpanOf::Made(_) => 1 + log::SCOPES.len(),
+        }
+    }
+
+    fn source<'a>(&self, of: &'a SpanOf) -> Option<&'a Source> {
+        match of {
+            SpanOf::Made(span) => Some(&span.source),
+            _ => None,
         }
     }
 
@@ -87,6 +111,7 @@ impl otlp::Encoder for Spans {
             SpanOf::Connection(connection) => span::encode(connection, &self.0.limits, out),
             SpanOf::Exchange(transaction) => child::encode(transaction, &self.0, out),
             SpanOf::Write(write) => eventstore::encode(write, &self.0.limits, out),
+            SpanOf::Made(span) => encode::span(span, out),
         }
     }
 }

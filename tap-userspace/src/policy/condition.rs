@@ -1,10 +1,7 @@
 //! Conditions in CEL (the Common Expression Language). Comes in: an expression's source once, and
 //! for each exchange its [`Variables`]. Goes out: whether it holds.
 //!
-//! An expression is read when the configuration is: its syntax, and whether it names a variable that
-//! there is. What it costs is bounded: the source's length and depth, and no loop (`exists`, `all`,
-//! `map`, `filter`) within another, as the lists that they walk are the peer's. Regular expressions
-//! (`matches`) are the `regex` crate's, which take linear time.
+//! What an expression may be, and cost, is [`super::expression`]'s.
 //!
 //! | variable | is |
 //! | --- | --- |
@@ -19,31 +16,18 @@
 //! | `process.exe`, `.name`, `.pid`, `.owner` | of the local end; empty or 0 where unknown |
 #![forbid(unsafe_code)]
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
-use cel::{
-    Context, Env, ExecutionError, IdedExpr, Program, Value,
-    common::ast::{EntryExpr, Expr, IdedEntryExpr},
-};
+use cel::{Context, ExecutionError, Program, Value};
 use serde::{Deserialize, Deserializer, de};
 
+use super::expression;
+pub use super::expression::{Error, Failed};
 use crate::{
     connection::{model::Role, transaction::Transaction},
     protocol::exchange::{Headers, Message},
     telemetry::log,
 };
-
-/// Longest source, in bytes.
-const SOURCE_MAX: usize = 1024;
-/// Deepest nesting of operators, calls and selections: evaluation goes down as deep.
-const DEPTH_MAX: usize = 48;
-/// Stack for reading a source, which may nest deeper before it is found to: the parser goes down
-/// some ten functions for each bracket.
-const STACK: usize = 128 << 20;
 
 /// The variables.
 const NAMES: [&str; 7] =
@@ -60,53 +44,11 @@ pub struct Condition {
     headers: bool,
 }
 
-/// Why an expression cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Too long, or too deep.
-    #[error(
-        "a condition has at most {SOURCE_MAX} bytes, and {DEPTH_MAX} operators within one another"
-    )]
-    TooLarge,
-    /// No expression of the language.
-    #[error("`{0}` is no CEL expression: {1}")]
-    Syntax(String, String),
-    /// A variable that there is not.
-    #[error("`{0}` is no variable of a condition: there are {names}", names = NAMES.join(", "))]
-    Unknown(String),
-    /// A function that there is not.
-    #[error("`{0}` is no function of CEL")]
-    UnknownFunction(String),
-    /// There is no thread to read it on, or the parser broke.
-    #[error("a condition cannot be read: {0}")]
-    Reader(String),
-    /// A loop in a loop.
-    #[error("a condition has no `exists`, `all`, `map` or `filter` within another")]
-    Nested,
-}
-
-/// An expression gave neither true nor false: a key that is not there, numbers and texts mixed.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Failed(String);
-
 impl Condition {
     /// Reads an expression.
     pub fn compile(source: &str) -> Result<Self, Error> {
-        if source.len() > SOURCE_MAX {
-            return Err(Error::TooLarge);
-        }
-        let (program, of_loops) = with_stack(|| read(source))?;
-        let references = program.references();
-        let variables = references.variables();
-        let known = |name: &str| {
-            let local = of_loops.iter().any(|local| local == name);
-            local || NAMES.contains(&name) || TYPES.contains(&name)
-        };
-        if let Some(unknown) = variables.iter().find(|name| !known(name)) {
-            return Err(Error::Unknown((*unknown).to_owned()));
-        }
-        let wants = NAMES.map(|name| variables.contains(&name));
+        let (program, variables) = expression::compile(source, &NAMES)?;
+        let wants = NAMES.map(|name| variables.iter().any(|it| it == name));
         let headers = source.contains("headers");
         let program = Arc::new(program);
         let condition = Self { source: source.to_owned(), program, wants, headers };
@@ -132,7 +74,7 @@ impl Condition {
     }
 
     fn run(&self, variables: &Variables) -> Result<Value, ExecutionError> {
-        let mut context = Context::with_env(env().clone());
+        let mut context = Context::with_env(expression::env().clone());
         for (index, name) in NAMES.iter().enumerate().filter(|(index, _)| self.wants[*index]) {
             if let Some(value) = &variables.0[index] {
                 context.add_variable_from_value(*name, value.clone());
@@ -141,10 +83,6 @@ impl Condition {
         self.program.execute(&context)
     }
 }
-
-/// Names of types, which CEL has as values.
-const TYPES: [&str; 10] =
-    ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
 
 impl PartialEq for Condition {
     fn eq(&self, other: &Self) -> bool {
@@ -162,76 +100,6 @@ impl<'de> Deserialize<'de> for Condition {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         Self::compile(&String::deserialize(from)?).map_err(de::Error::custom)
     }
-}
-
-/// The language's own functions.
-fn env() -> &'static Arc<Env> {
-    static ENV: OnceLock<Arc<Env>> = OnceLock::new();
-    ENV.get_or_init(|| Arc::new(Env::stdlib()))
-}
-
-/// Runs what goes down deep on a stack of its own.
-fn with_stack<T: Send>(deep: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, deep);
-        let thread = thread.map_err(|error| Error::Reader(error.to_string()))?;
-        thread.join().unwrap_or_else(|_| Err(Error::Reader("it panicked".to_owned())))
-    })
-}
-
-/// Reads a source: the program, and the variables of its loops.
-fn read(source: &str) -> Result<(Program, Vec<String>), Error> {
-    let program = env().compile(source).map_err(|error| {
-        let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        Error::Syntax(source.to_owned(), text)
-    })?;
-    let mut names = Vec::new();
-    let (depth, loops) = shape(program.expression(), &mut names);
-    if depth > DEPTH_MAX {
-        return Err(Error::TooLarge);
-    }
-    if loops > 1 {
-        return Err(Error::Nested);
-    }
-    let names = names.into_iter().map(str::to_owned).collect();
-    Ok((program, names))
-}
-
-/// How deep an expression is, and how many loops stand within one another; their variables are
-/// added to `names`.
-fn shape<'a>(of: &'a IdedExpr, names: &mut Vec<&'a str>) -> (usize, usize) {
-    fn of_entry(of: &IdedEntryExpr) -> Vec<&IdedExpr> {
-        match &of.expr {
-            EntryExpr::StructField(field) => vec![&field.value],
-            EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
-        }
-    }
-    let (inside, outside): (Vec<&IdedExpr>, Vec<&IdedExpr>) = match &of.expr {
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Default::default(),
-        Expr::Call(call) => {
-            (Vec::new(), call.target.as_deref().into_iter().chain(&call.args).collect())
-        }
-        Expr::List(list) => (Vec::new(), list.elements.iter().collect()),
-        Expr::Select(select) => (Vec::new(), vec![&*select.operand]),
-        Expr::Map(map) => (Vec::new(), map.entries.iter().flat_map(of_entry).collect()),
-        Expr::Struct(of) => (Vec::new(), of.entries.iter().flat_map(of_entry).collect()),
-        Expr::Comprehension(it) => {
-            names.extend([it.iter_var.as_str(), it.accu_var.as_str()]);
-            names.extend(it.iter_var2.as_deref());
-            let inside = vec![&it.accu_init, &it.loop_cond, &it.loop_step, &it.result];
-            (inside, vec![&it.iter_range])
-        }
-    };
-    let own = usize::from(!inside.is_empty());
-    let (mut deepest, mut most) = (0, own);
-    for (part, more) in
-        inside.into_iter().map(|it| (it, own)).chain(outside.into_iter().map(|it| (it, 0)))
-    {
-        let (depth, loops) = shape(part, names);
-        deepest = deepest.max(depth);
-        most = most.max(loops + more);
-    }
-    (deepest + 1, most)
 }
 
 /// What conditions are asked about.

@@ -1,5 +1,13 @@
-//! Which finished connections are kept, and what of exchanges may leave.
+//! What of finished connections and exchanges may leave: the head sampler, redaction, and the
+//! processors of the configuration's pipelines. Comes in: spans and log records; goes out: those
+//! that are kept, as the processors leave them.
 
+pub mod chain;
 pub mod condition;
+pub mod data;
+pub mod expression;
+pub mod filter;
+pub mod processor;
 pub mod redact;
 pub mod sample;
+pub mod stage;

@@ -11,7 +11,10 @@ use super::{
     resource::Resource,
     semconv,
 };
-use crate::connection::model::{Connection, Event};
+use crate::{
+    connection::model::{Connection, Event},
+    policy::data::{Source, encode},
+};
 
 /// Instrumentation scope of connection spans.
 pub const SCOPE: &str = "tap.connection";
@@ -129,16 +132,33 @@ impl Frame {
     /// The frame of requests from `resource` with items of the instrumentation scope `name`. Those
     /// of spans and of log records have the same shape.
     pub fn new(resource: &Resource, name: &str) -> Self {
-        let mut of_resource = Vec::new();
-        protobuf::bytes(&mut of_resource, 1, &resource.encode());
-        protobuf::bytes(&mut of_resource, 3, semconv::SCHEMA_URL.as_bytes());
         let mut scope = Vec::new();
         protobuf::bytes(&mut scope, 1, name.as_bytes());
         protobuf::bytes(&mut scope, 2, env!("CARGO_PKG_VERSION").as_bytes());
-        let mut of_scope = Vec::new();
-        protobuf::bytes(&mut of_scope, 1, &scope);
-        protobuf::bytes(&mut of_scope, 3, semconv::SCHEMA_URL.as_bytes());
-        Self { resource: of_resource, scope: of_scope }
+        let schema = semconv::SCHEMA_URL;
+        Self::around((&resource.encode(), schema), (&scope, schema))
+    }
+
+    /// The frame of items that processors have changed.
+    pub fn of(source: &Source) -> Self {
+        let Source { resource, scope } = source;
+        Self::around(
+            (&encode::resource(resource), &resource.schema_url),
+            (&encode::scope(scope), &scope.schema_url),
+        )
+    }
+
+    /// Of encoded messages, each with its schema.
+    fn around(resource: (&[u8], &str), scope: (&[u8], &str)) -> Self {
+        let [resource, scope] = [resource, scope].map(|(message, schema)| {
+            let mut out = Vec::new();
+            protobuf::bytes(&mut out, 1, message);
+            if !schema.is_empty() {
+                protobuf::bytes(&mut out, 3, schema.as_bytes());
+            }
+            out
+        });
+        Self { resource, scope }
     }
 
     /// Bytes before the first span: the headroom, and the frame at its longest.

@@ -24,8 +24,15 @@ use tokio::runtime::Handle;
 /// A configuration with these exporters and pipelines; without any of these the environment alone
 /// says which signals are on.
 pub fn configuration(exporters: &str, pipelines: &str) -> Config {
-    let yaml =
-        format!("exporters: {{ {exporters} }}\nservice: {{ pipelines: {{ {pipelines} }} }}\n");
+    processing(exporters, "", pipelines)
+}
+
+/// The same with these processors.
+pub fn processing(exporters: &str, processors: &str, pipelines: &str) -> Config {
+    let yaml = format!(
+        "exporters: {{ {exporters} }}\nprocessors: {{ {processors} }}\n\
+         service: {{ pipelines: {{ {pipelines} }} }}\n"
+    );
     Config::parse(&yaml).unwrap_or_else(|error| panic!("{yaml}: {error}"))
 }
 

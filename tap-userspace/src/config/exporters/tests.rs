@@ -266,7 +266,21 @@ fn mistakes_are_told_with_their_place() {
         ),
         ("exporters: { otlp: { qqq: 1 } }", "1:22", "unknown field `qqq`"),
         ("receivers: {}\n", "1:1", "tap is the receiver"),
-        ("processors: { batch: {} }\n", "1:1", "no processors"),
+        ("processors: { batch: { size: 1 } }\n", "1:24", "unknown field `size`"),
+        ("processors: { batches: {} }\n", "1:15", "did you mean `batch`?"),
+        ("processors: { batch: {}, batch: {} }\n", "1:26", "there twice"),
+        ("processors: { span: {} }\n", "1:15", "use `transform`"),
+        ("processors: { filter: { error_mode: propagate } }\n", "1:37", "`ignore` or `silent`"),
+        (
+            "processors: { filter: { traces: { span: ['nam == 1'] } } }\n",
+            "1:41",
+            "`nam` is no variable",
+        ),
+        (
+            "processors: { filter: { logs: { log_record: ['true', 'body =='] } } }\n",
+            "1:45",
+            "is no CEL expression",
+        ),
         ("service: { telemetry: {} }\n", "1:12", "--log-level"),
         ("exporter: {}\n", "1:1", "did you mean `exporters`?"),
         // Names.
@@ -350,16 +364,24 @@ fn mistakes_are_told_with_their_place() {
         (
             "exporters: { otlp: {} }\nservice: { pipelines: { logs: { exporters: [otlp], processors: [batch] } } }",
             "2:65",
-            "no `batch`",
+            "`batch` is not among the `processors` of this file: there are none",
         ),
         (
-            "service: { pipelines: { traces/2: { exporters: [otlp] } } }",
-            "1:25",
-            "name all of its exporters in `traces`",
+            "exporters: { otlp: {} }\nprocessors: { filter: {} }\nservice: { pipelines: { \
+             metrics: { exporters: [otlp], processors: [filter] } } }",
+            "3:68",
+            "`filter` cannot be here",
         ),
-        ("service: { pipelines: { profiles: {} } }", "1:25", "traces, logs and metrics"),
+        (
+            "exporters: { otlp: {} }\nprocessors: { batch: {} }\nservice: { pipelines: { logs: { \
+             exporters: [otlp], processors: [batch, batch] } } }",
+            "3:72",
+            "in this pipeline already",
+        ),
+        ("service: { pipelines: { traces/: { exporters: [otlp] } } }", "1:23", "traces/other"),
+        ("service: { pipelines: { profiles: {} } }", "1:23", "there are traces, logs, metrics"),
         ("service: { pipelines: { traces: { receivers: [otlp] } } }", "1:35", "leave it out"),
-        ("service: { pipelines: { trace: {} } }", "1:25", "did you mean `traces`?"),
+        ("service: { pipelines: { trace: {} } }", "1:23", "did you mean `traces`?"),
     ] {
         std::fs::write(&path, text).unwrap();
         let error = Config::load(&path).map(drop).unwrap_err().to_string();

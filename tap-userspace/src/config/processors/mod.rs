@@ -1,0 +1,193 @@
+//! Block `processors` of the configuration file: a map of `type` or `type/name` to that processor's
+//! settings. Types, keys, nesting and defaults are the Collector's; what differs is said at the key.
+
+pub mod batch;
+pub mod filter;
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeSeed, MapAccess},
+};
+
+pub use self::{batch::Batch, filter::Filter};
+use super::{environment::Signal, place::closest};
+
+/// Block `processors`, in the file's order; no name is there twice.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Processors(Vec<(Id, Processor)>);
+
+/// One processor of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Processor {
+    /// How items are brought together for the exporters.
+    Batch(Batch),
+    /// Takes items out.
+    Filter(Box<Filter>),
+}
+
+/// `type` or `type/name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Id {
+    /// As it is written.
+    pub name: Arc<str>,
+    kind: Kind,
+}
+
+/// What the part before the slash says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Batch,
+    Filter,
+}
+
+const KINDS: [(&str, Kind); 2] = [("batch", Kind::Batch), ("filter", Kind::Filter)];
+
+/// Processors of the Collector (core and contrib) that tap has no counterpart of, and what to use.
+const COLLECTORS: &[(&str, &str)] = &[
+    ("cumulativetodelta", "set OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta"),
+    ("deltatocumulative", "set OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=cumulative"),
+    ("deltatorate", ELSEWHERE),
+    ("geoip", ELSEWHERE),
+    ("groupbytrace", "`tail_sampling` keeps the spans of a trace together"),
+    ("interval", "set OTEL_METRIC_EXPORT_INTERVAL"),
+    ("k8sattributes", "tap names pods by itself"),
+    ("logdedup", ELSEWHERE),
+    ("logstransform", ELSEWHERE),
+    ("metricsgeneration", ELSEWHERE),
+    ("metricstransform", ELSEWHERE),
+    ("remotetap", ELSEWHERE),
+    ("resourcedetection", "name the detectors under `resource`"),
+    ("routing", ELSEWHERE),
+    ("schema", ELSEWHERE),
+    ("span", "use `transform`"),
+    ("sumologic", ELSEWHERE),
+    ("unroll", ELSEWHERE),
+];
+
+const ELSEWHERE: &str = "send to a Collector by an `otlp` exporter, and have it do this";
+
+/// Longest name of a processor: it is a label.
+const LONGEST_NAME: usize = 100;
+
+impl FromStr for Id {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, name) = match text.split_once('/') {
+            Some((kind, name)) => (kind, Some(name)),
+            None => (text, None),
+        };
+        let Some((_, found)) = KINDS.iter().find(|(known, _)| *known == kind) else {
+            return Err(unknown(kind));
+        };
+        let sound = |name: &str| !name.is_empty() && !name.contains(char::is_whitespace);
+        if name.is_some_and(|name| !sound(name) || name.contains(char::is_control)) {
+            return Err(format!("`{text}` is no name: write {kind} or {kind}/other"));
+        }
+        if text.len() > LONGEST_NAME {
+            return Err(format!("a name of more than {LONGEST_NAME} bytes: write {kind}/other"));
+        }
+        Ok(Self { name: text.into(), kind: *found })
+    }
+}
+
+/// What is said of a type that tap does not have.
+fn unknown(kind: &str) -> String {
+    if let Some((_, instead)) = COLLECTORS.iter().find(|(known, _)| *known == kind) {
+        return format!("tap has no processor of type `{kind}`: {instead}");
+    }
+    let known = KINDS.map(|(name, _)| name);
+    match closest(kind, &known) {
+        Some(meant) => format!("`{kind}` is no type of processor; did you mean `{meant}`?"),
+        None => format!("`{kind}` is no type of processor; there are {}", known.join(", ")),
+    }
+}
+
+impl Processors {
+    /// Name and settings of each.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Processor)> {
+        self.0.iter().map(|(id, processor)| (&id.name, processor))
+    }
+
+    /// The one of this name.
+    pub fn find(&self, name: &str) -> Option<(&Arc<str>, &Processor)> {
+        self.iter().find(|(known, _)| &***known == name)
+    }
+}
+
+impl Processor {
+    /// Reads the settings of a processor; nothing behind its name is all defaults, as in the
+    /// Collector.
+    fn read<'de, A: MapAccess<'de>>(id: &Id, map: &mut A) -> Result<Self, A::Error> {
+        Ok(match id.kind {
+            Kind::Batch => Self::Batch(map.next_value::<Option<_>>()?.unwrap_or_default()),
+            Kind::Filter => Self::Filter(map.next_value::<Option<_>>()?.unwrap_or_default()),
+        })
+    }
+
+    /// Why it can be in no pipeline of this signal, if it cannot.
+    pub fn refuses(&self, signal: Signal) -> Option<&'static str> {
+        match (self, signal) {
+            (Self::Filter(_), Signal::Metrics) => {
+                Some("tap's metrics are not filtered: have a Collector do it")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Processors {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Processors;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of processors by name")
+            }
+
+            fn visit_unit<E>(self) -> Result<Processors, E> {
+                Ok(Processors::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Processors, A::Error> {
+                let mut found = Vec::new();
+                while let Some(id) = map.next_key_seed(NewId(&found))? {
+                    let processor = Processor::read(&id, &mut map)?;
+                    found.push((id, processor));
+                }
+                Ok(Processors(found))
+            }
+        }
+        from.deserialize_any(Visitor)
+    }
+}
+
+/// Reads a name that is not among those found before.
+struct NewId<'a>(&'a [(Id, Processor)]);
+
+impl<'de> DeserializeSeed<'de> for NewId<'_> {
+    type Value = Id;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Id, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl de::Visitor<'_> for NewId<'_> {
+    type Value = Id;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a processor, as filter or filter/noise")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Id, E> {
+        let id: Id = text.parse().map_err(de::Error::custom)?;
+        if self.0.iter().any(|(known, _)| known.name == id.name) {
+            return Err(de::Error::custom(format!("the processor `{text}` is there twice")));
+        }
+        Ok(id)
+    }
+}

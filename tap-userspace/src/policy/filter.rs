@@ -1,0 +1,81 @@
+//! The `filter` processor: items that one of its conditions holds of are counted as filtered; events
+//! are taken out of their spans.
+#![forbid(unsafe_code)]
+
+use std::time::Instant;
+
+use super::{
+    data::{LogRecord, Record, Span},
+    expression::{EventOf, Expression, Failed, Subject},
+    processor::{Processor, Tally},
+};
+use crate::config::processors::filter::{self, ErrorMode};
+
+/// A running `filter`.
+#[derive(Debug)]
+pub struct Filter {
+    settings: filter::Filter,
+    /// A failure has been told.
+    told: bool,
+}
+
+impl Filter {
+    /// With these settings.
+    pub const fn new(settings: filter::Filter) -> Self {
+        Self { settings, told: false }
+    }
+}
+
+/// Whether one of `conditions` holds; the first failure is handed to `failed`.
+fn any<S: Subject>(
+    conditions: &[Expression],
+    subject: &S,
+    failed: &mut impl FnMut(Failed),
+) -> bool {
+    conditions.iter().any(|condition| match condition.holds(subject) {
+        Ok(holds) => holds,
+        Err(error) => {
+            failed(error);
+            false
+        }
+    })
+}
+
+/// Tells the first failure.
+fn tell(mode: ErrorMode, told: &mut bool) -> impl FnMut(Failed) {
+    move |error| {
+        if mode == ErrorMode::Ignore && !std::mem::replace(told, true) {
+            tracing::warn!(%error, "A condition of a filter cannot be told, and does not hold.");
+        }
+    }
+}
+
+/// Takes out what `drop` says.
+fn retain<R: Record>(batch: &mut Vec<R>, tally: &mut Tally, mut drop: impl FnMut(&R) -> bool) {
+    let before = batch.len();
+    batch.retain(|item| !drop(item));
+    tally.filtered += (before - batch.len()) as u64;
+}
+
+impl Processor<Span> for Filter {
+    fn process(&mut self, batch: &mut Vec<Span>, _now: Instant, tally: &mut Tally) {
+        let filter::Traces { span, spanevent } = &self.settings.traces;
+        let mut failed = tell(self.settings.error_mode, &mut self.told);
+        retain(batch, tally, |item| any(span, item, &mut failed));
+        if spanevent.is_empty() {
+            return;
+        }
+        for span in batch {
+            let mut events = std::mem::take(&mut span.events);
+            events.retain(|event| !any(spanevent, &EventOf(event, span), &mut failed));
+            span.events = events;
+        }
+    }
+}
+
+impl Processor<LogRecord> for Filter {
+    fn process(&mut self, batch: &mut Vec<LogRecord>, _now: Instant, tally: &mut Tally) {
+        let mut failed = tell(self.settings.error_mode, &mut self.told);
+        retain(batch, tally, |item| any(&self.settings.logs.log_record, item, &mut failed));
+    }
+}
