@@ -93,7 +93,7 @@ impl<E: Encoder> Making<E> {
 
     /// The record of an item, in `scratch`'s memory for a moment; `None` where the encoder makes
     /// nothing that can be read.
-    fn record<R: Record>(&self, item: &E::Item, scratch: &mut Vec<u8>) -> Option<R> {
+    pub fn record<R: Record>(&self, item: &E::Item, scratch: &mut Vec<u8>) -> Option<R> {
         scratch.clear();
         self.encoder.encode(item, scratch);
         // The encoder writes a field of its scope's message: a tag, a length, the item.
