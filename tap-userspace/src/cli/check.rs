@@ -206,7 +206,7 @@ fn endpoint(report: &mut Report, signal: Signal, name: &str, endpoint: &http::Ur
 fn storage(report: &mut Report, signal: Signal, name: &str, queue: &SendingQueue) {
     let Some(folder) = &queue.storage else { return };
     let what = format!("{name} {} queue", signal.lower());
-    let own = folder.join(delivery::folder(name, signal));
+    let own = folder.join(delivery::folder(name, signal.lower()));
     match writable(&own, true) {
         Ok(free) if free < queue.storage_limit => report.note(
             &what,

@@ -6,8 +6,9 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{disk::Limits, queue::Bounds, retry::Retry};
 use crate::config::{
-    environment::{Batching, Metering, Signal},
-    exporters::{File, Otlp, SendingQueue, Sizer},
+    environment::{Batching, Metering},
+    exporters::{File, Otlp, RetryOnFailure, SendingQueue, Sizer},
+    http_capture::HttpCapture,
     processors::Batch,
 };
 
@@ -96,7 +97,7 @@ impl Delivery {
             },
             consumers,
             block: queue.is_some_and(|queue| queue.block_on_overflow),
-            retry: retry(exporter, batching, storage.is_some()),
+            retry: retry(exporter.retry_on_failure.as_ref(), batching.give_up, storage.is_some()),
             storage,
         }
     }
@@ -119,6 +120,29 @@ impl Delivery {
         delivery
     }
 
+    /// The same for objects: each is a request of its own. One that is stored twice is the same one,
+    /// so several leave at a time, from the disk too.
+    pub fn of_objects(capture: &HttpCapture) -> Self {
+        let queue = &capture.sending_queue;
+        let storage = storage(queue);
+        let size = usize::try_from(queue.queue_size).unwrap_or(usize::MAX);
+        let (items, bytes) = match queue.sizer {
+            // The disk has bounds of its own.
+            _ if storage.is_some() => (usize::MAX, usize::MAX),
+            Sizer::Requests | Sizer::Items => (size, usize::MAX),
+            Sizer::Bytes => (usize::MAX, size),
+        };
+        let bytes = bytes.min(capture.memory_limit);
+        let give_up = Retry::default().give_up;
+        Self {
+            bounds: Bounds { items, bytes, batch: 1, delay: Duration::ZERO },
+            consumers: queue.num_consumers.unwrap_or(QUEUE_CONSUMERS),
+            block: false,
+            retry: retry(capture.retry_on_failure.as_ref(), give_up, storage.is_some()),
+            storage,
+        }
+    }
+
     /// What is written to a file waits in memory, and is written in its order.
     pub fn of_file(mut self, file: &File) -> Self {
         self.bounds.delay = file.flush_interval;
@@ -131,9 +155,9 @@ impl Delivery {
 
 /// The folder, in that of all queues, of a signal's queue at an exporter. Others' names make others,
 /// `otlp/tempo` too.
-pub fn folder(exporter: &str, signal: Signal) -> String {
+pub fn folder(exporter: &str, signal: &str) -> String {
     let escaped = exporter.replace('%', "%25").replace('/', "%2F");
-    format!("{escaped}-{}", signal.lower())
+    format!("{escaped}-{signal}")
 }
 
 const fn bounds(batching: &Batching) -> Bounds {
@@ -168,7 +192,7 @@ fn in_memory(queue: &SendingQueue, batching: &Batching) -> Bounds {
 }
 
 /// The queue on disk that a `sending_queue` asks for.
-pub fn storage(queue: &SendingQueue) -> Option<Storage> {
+fn storage(queue: &SendingQueue) -> Option<Storage> {
     let folder = queue.storage.clone()?;
     let size = |sizer| if queue.sizer == sizer { queue.queue_size } else { u64::MAX };
     let limits = Limits {
@@ -181,10 +205,10 @@ pub fn storage(queue: &SendingQueue) -> Option<Storage> {
 }
 
 /// On disk nothing is given up unless the configuration says so: that would lose what was accepted.
-fn retry(exporter: &Otlp, batching: &Batching, stored: bool) -> Retry {
-    match &exporter.retry_on_failure {
+fn retry(block: Option<&RetryOnFailure>, give_up: Option<Duration>, stored: bool) -> Retry {
+    match block {
         Some(block) => Retry::of(block, stored),
-        None => Retry { give_up: batching.give_up.filter(|_| !stored), ..Retry::default() },
+        None => Retry { give_up: give_up.filter(|_| !stored), ..Retry::default() },
     }
 }
 
@@ -276,9 +300,27 @@ mod tests {
     }
 
     #[test]
+    fn objects_leave_one_by_one_and_several_at_a_time() {
+        let memory = 64 << 20;
+        for (yaml, items, bytes, consumers, give_up) in [
+            ("{}", 1_000, memory, 10, Some(300)),
+            ("sending_queue: { queue_size: 7, num_consumers: 3 }", 7, memory, 3, Some(300)),
+            ("sending_queue: { queue_size: 9, sizer: bytes }", usize::MAX, 9, 10, Some(300)),
+            ("sending_queue: { storage: /q, queue_size: 7 }", usize::MAX, memory, 10, None),
+            ("retry_on_failure: { max_elapsed_time: 1m }", 1_000, memory, 10, Some(60)),
+        ] {
+            let of = Delivery::of_objects(&serde_yaml::from_str(yaml).unwrap());
+            assert_eq!((of.bounds.items, of.bounds.bytes, of.consumers), (items, bytes, consumers));
+            assert_eq!((of.bounds.batch, of.bounds.delay), (1, Duration::ZERO));
+            assert_eq!(of.retry.give_up.map(|limit| limit.as_secs()), give_up, "{yaml}");
+            assert_eq!(of.storage.is_some(), yaml.contains("storage"), "{yaml}");
+        }
+    }
+
+    #[test]
     fn every_queue_has_a_folder_of_its_own() {
         let names = ["otlp", "otlp/tempo", "otlp%2Ftempo", "otlp/a/b", "otlp/.."];
-        let folders = names.map(|name| folder(name, Signal::Logs));
+        let folders = names.map(|name| folder(name, "logs"));
         assert_eq!(folders[..2], ["otlp-logs", "otlp%2Ftempo-logs"]);
         for (index, folder) in folders.iter().enumerate() {
             assert!(!folder.contains('/') && !folders[..index].contains(folder), "{folder}");

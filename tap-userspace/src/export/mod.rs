@@ -36,7 +36,7 @@ use tokio::runtime::Handle;
 use self::{
     delivery::Delivery,
     disk::DiskQueue,
-    items::Items,
+    items::{Items, Reason},
     object::Objects,
     queue::{Queue, Queued},
     records::{Lives, Records},
@@ -280,7 +280,7 @@ impl Start<'_> {
     ) -> Result<otlp::Queues<T>, disk::OpenError> {
         let (memory, items) = self.queue(signal, exporter, delivery.bounds);
         let disk = delivery.storage.as_ref().map(|storage| {
-            let own = storage.folder.join(delivery::folder(exporter, signal));
+            let own = storage.folder.join(delivery::folder(exporter, signal.lower()));
             DiskQueue::open(&own, storage.limits, items.clone(), self.counters.registry())
         });
         let writer = self.writes.of(Backend {
@@ -460,6 +460,16 @@ impl<T: Queued + Clone> Sink<T> {
     /// Takes items and waits for room: for a source that can wait, a recording.
     pub fn offer_waiting(&self, batch: Vec<impl Into<T>>) {
         self.each(batch, Queue::offer_waiting);
+    }
+
+    /// Counts items that got lost on their way here.
+    pub(crate) fn lose(&self, lost: u64, reason: Reason) {
+        self.queues.iter().for_each(|queue| queue.lose(lost, reason));
+    }
+
+    /// Takes nothing in any more.
+    pub(crate) fn close(&self) {
+        self.queues.iter().for_each(|queue| queue.close());
     }
 
     fn each(&self, batch: Vec<impl Into<T>>, offer: impl Fn(&Queue<T>, Vec<T>, usize)) {

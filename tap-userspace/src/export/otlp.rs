@@ -1,5 +1,5 @@
-//! An exporter of OTLP requests, to a collector or a file: takes batches off the queue in memory and
-//! encodes them. Without a queue on disk it sends them itself; with one it stores them there, and others send
+//! An exporter of requests, to a collector, a file or an object store: takes batches off the queue in memory
+//! and encodes them. Without a queue on disk it sends them itself; with one it stores them there, and others send
 //! what is stored. Every item ends as exported, rejected or dropped, or stays on the disk.
 
 use std::{iter::Peekable, sync::Arc, time::Instant};
@@ -189,6 +189,11 @@ impl<R: Requests> Exporter<R> {
             }
         }
         Self { shared, workers, senders, leave }
+    }
+
+    /// Takes nothing in any more.
+    pub fn close(&self) {
+        self.shared.queue.close();
     }
 
     /// Sends what is queued, until `deadline`; what remains then is dropped, unless it is on disk.

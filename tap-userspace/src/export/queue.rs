@@ -147,6 +147,14 @@ impl<T: Queued> Queue<T> {
         self.items.iter().for_each(|items| items.update(&change));
     }
 
+    /// Counts items that got lost on their way here.
+    pub fn lose(&self, lost: u64, reason: Reason) {
+        self.book(|counts| {
+            counts.produced += lost;
+            counts.drop(reason, lost);
+        });
+    }
+
     /// Takes in everything, waiting for room.
     pub fn offer_waiting(&self, mut batch: Vec<T>, sampled: usize) {
         self.patient.store(true, Relaxed);

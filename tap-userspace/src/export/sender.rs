@@ -1,4 +1,4 @@
-//! Requests to one endpoint, again and again while that may help. Comes in: a request in its
+//! Requests to where one exporter sends them, again and again while that may help. Comes in: a request in its
 //! protocol's form; goes out: an [`End`].
 
 use std::{
@@ -97,9 +97,10 @@ impl Sender {
         self.retry
     }
 
-    /// Brings the protobuf request `message[start..]` of `count` items into its protocol's form.
+    /// Brings the request `message[start..]` of `count` items into its protocol's form.
     pub fn prepare(&self, message: Vec<u8>, start: usize, count: u64) -> Result<Sending, End> {
-        let mut write = self.writer.begin(&message[start..], count);
+        let request = self.transport.otlp(&message[start..]);
+        let mut write = self.writer.begin(request.unwrap_or_default(), count);
         match self.transport.prepare(message, start) {
             Ok(message) => {
                 // What the encoding took is none of the backend's time.
@@ -215,22 +216,24 @@ impl Sender {
     fn unreachable(&self, cause: &str) {
         if self.complaints.may() {
             let (exporter, endpoint) = (self.transport.exporter(), self.transport.endpoint());
-            let (items, remedy) = (self.transport.signal().items(), self.transport.remedy());
-            tracing::warn!(exporter, endpoint, cause, remedy, "{items} cannot be sent.");
+            let (items, remedy) = (self.transport.items(), self.transport.remedy());
+            let [_, sent] = self.transport.words();
+            tracing::warn!(exporter, endpoint, cause, remedy, "{items} cannot be {sent}.");
         }
     }
 
     fn refused(&self, cause: &str, remedy: &str, rejected: u64) {
         if self.complaints.may() {
             let (exporter, endpoint) = (self.transport.exporter(), self.transport.endpoint());
-            let items = self.transport.signal().items().to_lowercase();
+            let items = self.transport.items().to_lowercase();
+            let [receiver, _] = self.transport.words();
             tracing::warn!(
                 exporter,
                 endpoint,
                 cause,
                 remedy,
                 rejected,
-                "The collector refuses {items}."
+                "The {receiver} refuses {items}."
             );
         }
     }

@@ -5,6 +5,7 @@
 use super::{
     Sink,
     console::{Form, Printed},
+    items::Reason,
     line, object, otlp,
     queue::Queued,
     records::RecordOf,
@@ -144,22 +145,49 @@ impl Exchanges {
         self.logs.offer_waiting(logs);
     }
 
+    /// How many spans and log records would become of `batch`.
+    pub(super) fn count(&self, batch: &[Transaction]) -> [u64; 2] {
+        let spans = batch.iter().filter(|it| self.is_span(it)).count();
+        [spans as u64, batch.len() as u64]
+    }
+
+    /// Counts so many of them as lost before they came here.
+    pub(super) fn lose(&self, [spans, logs]: [u64; 2], reason: Reason) {
+        self.spans.lose(spans, reason);
+        self.logs.lose(logs, reason);
+    }
+
+    /// Takes nothing in any more.
+    pub(super) fn close(&self) {
+        self.spans.close();
+        self.logs.close();
+    }
+
+    fn is_span(&self, transaction: &Transaction) -> bool {
+        self.spans.is_wanted() && self.wanted[log::scope(transaction)]
+    }
+
     /// What does not come back from where objects are made.
     fn objects(&self, batch: Vec<Transaction>, wait: bool) -> Option<Vec<Transaction>> {
         match &self.objects {
-            Some(objects) => objects.offer(batch, wait),
+            Some(objects) => {
+                let records = self.count(&batch);
+                objects.offer(batch, records, wait)
+            }
             None => Some(batch),
         }
     }
 
     /// What goes to the spans, and what to the log records.
     fn part(&self, batch: Vec<Transaction>) -> (Vec<SpanOf>, Vec<Transaction>) {
-        let wanted = |it: &Transaction| self.spans.is_wanted() && self.wanted[log::scope(it)];
         if self.logs.is_wanted() {
-            let spans = batch.iter().filter(|it| wanted(it)).cloned().map(SpanOf::Exchange);
-            (spans.collect(), batch)
+            let spans = batch.iter().filter(|it| self.is_span(it)).cloned();
+            (spans.map(SpanOf::Exchange).collect(), batch)
         } else {
-            (batch.into_iter().filter(wanted).map(SpanOf::Exchange).collect(), Vec::new())
+            (
+                batch.into_iter().filter(|it| self.is_span(it)).map(SpanOf::Exchange).collect(),
+                Vec::new(),
+            )
         }
     }
 }

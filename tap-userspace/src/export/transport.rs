@@ -1,5 +1,6 @@
-//! One OTLP request to its endpoint, whatever the protocol, or to a file. Comes in: a protobuf
-//! message; goes out: an [`Outcome`]. Trying again is [`super::otlp`]'s.
+//! One request to where it goes: OTLP to its endpoint, whatever the protocol, or to a file; an object to its
+//! store. Comes in: a protobuf message, or an object with its name; goes out: an [`Outcome`]. Trying
+//! again is [`super::sender`]'s.
 
 use std::{borrow::Cow, io::Write as _, sync::Arc, time::Duration};
 
@@ -17,6 +18,7 @@ use prost::Message;
 use super::{
     client::{self, Client},
     file, grpc, http as over_http,
+    object::{store::Store, upload},
 };
 use crate::config::environment::{Compression, Otlp, Protocol, Signal};
 
@@ -113,18 +115,18 @@ pub struct Any {
     pub value: Vec<u8>,
 }
 
-/// The way to one endpoint, or to a file.
+/// The way to one endpoint, to a file, or into an object store.
 #[derive(Debug)]
 pub struct Transport {
     exporter: Arc<str>,
-    signal: Signal,
     to: To,
 }
 
 #[derive(Debug)]
 enum To {
     Collector(Box<Collector>),
-    File(Arc<file::Writer>),
+    File(Signal, Arc<file::Writer>),
+    Store(Store),
 }
 
 #[derive(Debug)]
@@ -161,12 +163,17 @@ impl Transport {
         }
         let collector = Collector { client: client::client(otlp)?, otlp: otlp.clone(), headers };
         let to = To::Collector(Box::new(collector));
-        Ok(Self { exporter: otlp.exporter.clone(), signal: otlp.signal, to })
+        Ok(Self { exporter: otlp.exporter.clone(), to })
     }
 
     /// The way into a file.
     pub const fn to_file(exporter: Arc<str>, signal: Signal, file: Arc<file::Writer>) -> Self {
-        Self { exporter, signal, to: To::File(file) }
+        Self { exporter, to: To::File(signal, file) }
+    }
+
+    /// The way into an object store.
+    pub fn to_store(store: Store) -> Self {
+        Self { exporter: store.name.into(), to: To::Store(store) }
     }
 
     /// The exporter's name.
@@ -174,28 +181,51 @@ impl Transport {
         &self.exporter
     }
 
-    /// What goes there.
-    pub const fn signal(&self) -> Signal {
-        self.signal
+    /// What goes there, for people.
+    pub const fn items(&self) -> &'static str {
+        match &self.to {
+            To::Collector(collector) => collector.otlp.signal.items(),
+            To::File(signal, _) => signal.items(),
+            To::Store(_) => "Objects",
+        }
+    }
+
+    /// What takes it there, and what is done to it, for people.
+    pub const fn words(&self) -> [&'static str; 2] {
+        match &self.to {
+            To::Collector(_) => ["collector", "sent"],
+            To::File(..) => ["file", "sent"],
+            To::Store(_) => ["store", "stored"],
+        }
     }
 
     /// Where it goes.
     pub fn endpoint(&self) -> String {
         match &self.to {
             To::Collector(collector) => collector.otlp.endpoint.to_string(),
-            To::File(file) => file.path().display().to_string(),
+            To::File(_, file) => file.path().display().to_string(),
+            To::Store(store) => store.place.clone(),
         }
     }
 
-    /// How it goes there: `OTEL_EXPORTER_OTLP_PROTOCOL`, or `file`.
-    pub fn protocol(&self) -> &'static str {
+    /// How it goes there: `OTEL_EXPORTER_OTLP_PROTOCOL`, `file`, or the type of a store.
+    pub const fn protocol(&self) -> &'static str {
         match &self.to {
             To::Collector(collector) => collector.otlp.protocol.name(),
-            To::File(_) => "file",
+            To::File(..) => "file",
+            To::Store(store) => store.name,
         }
     }
 
-    /// Host and port; a file has none.
+    /// A message, if it is OTLP's.
+    pub const fn otlp<'a>(&self, message: &'a [u8]) -> Option<&'a [u8]> {
+        match &self.to {
+            To::Collector(_) | To::File(..) => Some(message),
+            To::Store(_) => None,
+        }
+    }
+
+    /// Host and port; a file has none, and a store may have many.
     pub fn server(&self) -> Option<(String, u16)> {
         let To::Collector(collector) = &self.to else { return None };
         let uri = &collector.otlp.endpoint;
@@ -211,10 +241,11 @@ impl Transport {
                 "check that a collector listens there, or change the endpoint (`endpoint` of the \
                  exporter, OTEL_EXPORTER_OTLP_ENDPOINT for `otlp`); what waits is sent again"
             }
-            To::File(_) => {
+            To::File(..) => {
                 "make room, or see to the folder and its rights; what waits is written when that \
                  is possible"
             }
+            To::Store(_) => "objects are kept and sent again; check http_capture.store",
         }
     }
 
@@ -222,32 +253,43 @@ impl Transport {
     pub fn timeout(&self) -> Option<Duration> {
         match &self.to {
             To::Collector(collector) => collector.otlp.timeout,
-            To::File(_) => None,
+            To::File(..) => None,
+            To::Store(store) => Some(store.timeout),
         }
     }
 
-    /// Brings the protobuf message `message[start..]` into the form of what it goes to; up to
+    /// Brings the message `message[start..]` into the form of what it goes to; up to
     /// [`Self::HEADROOM`] bytes before it are overwritten.
     pub fn prepare(&self, message: Vec<u8>, start: usize) -> Result<Prepared, String> {
         match &self.to {
             To::Collector(collector) => collector.prepare(message, start),
-            To::File(file) => {
-                let mut line = to_json(self.signal, &message[start..])?;
+            To::File(signal, file) => {
+                let mut line = to_json(*signal, &message[start..])?;
                 line.push(b'\n');
                 file.prepare(line).map(|piece| Prepared(piece.into()))
             }
+            To::Store(_) => Ok(Prepared(Bytes::from(message).slice(start..))),
         }
     }
 
     /// One attempt, no longer than `timeout`. A file is waited for: a write that hangs is not made
     /// twice.
     pub async fn attempt(&self, message: &Prepared, timeout: Option<Duration>) -> Outcome {
-        let collector = match &self.to {
-            To::Collector(collector) => collector,
-            To::File(file) => return file::append(file, message.0.clone()).await,
+        let attempt = async {
+            match &self.to {
+                To::Collector(collector) => collector.send(message.0.clone()).await,
+                To::File(_, file) => file::append(file, message.0.clone()).await,
+                To::Store(store) => match upload::read(&message.0) {
+                    Some((key, object)) => store.put(&key, object).await,
+                    None => Outcome::Refused {
+                        cause: "what waited on disk is no object with its name".into(),
+                        remedy: "give this queue a folder that nobody else writes to",
+                        error: "_OTHER".into(),
+                    },
+                },
+            }
         };
-        let attempt = collector.send(message.0.clone());
-        match timeout {
+        match timeout.filter(|_| !matches!(self.to, To::File(..))) {
             None => attempt.await,
             Some(timeout) => tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| {
                 Outcome::again(format!("no answer within {timeout:?}"), "timeout")

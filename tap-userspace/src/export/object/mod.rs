@@ -8,16 +8,20 @@
 //! is counted too (signal `objects`).
 
 pub mod document;
+mod intake;
 pub mod store;
 pub mod template;
 mod transport;
-mod upload;
+pub mod upload;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, sync_channel},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -28,20 +32,24 @@ use object_store::path::Path;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
+pub use self::intake::Intake;
 use self::{
     document::Maker,
-    store::{Outcome, Store},
+    intake::{Due, Given, Inside, forget_content, is_http, weight},
+    store::Store,
     template::{Fields, Template},
-    upload::{Upload, Uploads, Waiting},
+    upload::{Upload, Uploads},
 };
 use super::{
     ItemCounters,
     complaints::Complaints,
-    delivery,
+    delivery::{self, Delivery},
     disk::{self, DiskQueue},
-    items::{Items, Reason},
-    queue::{Queue, Queued as _},
+    items::Reason,
+    otlp::{Exporter, Queues},
+    queue::Queue,
     spans::Exchanges,
+    transport::{Outcome, Transport},
     writes::Writes,
 };
 use crate::{
@@ -52,6 +60,12 @@ use crate::{
     telemetry::{eventstore::Backend, log, metric::Family},
 };
 
+/// What objects are among the signals that are accounted for.
+pub const SIGNAL: &str = "objects";
+
+/// What a thread needs at the most to see that it is to end.
+const LET_GO: Duration = Duration::from_millis(100);
+
 /// Batches that wait for the thread; their bytes are bounded besides.
 const BATCHES: usize = 1024;
 
@@ -59,7 +73,8 @@ const BATCHES: usize = 1024;
 pub struct Objects {
     intake: Intake,
     thread: JoinHandle<()>,
-    uploads: Uploads,
+    out: Exchanges,
+    uploads: Exporter<Uploads>,
 }
 
 /// Why objects cannot be made.
@@ -106,26 +121,23 @@ impl Objects {
     ) -> Result<Option<Self>, Error> {
         let Start { config, collect, redaction, sampler, writes, out } = with;
         let Some(of) = config.store.as_ref().filter(|_| config.is_on()) else { return Ok(None) };
-        let store = Store::new(of, config.timeout)?;
-        let items = counters.add("objects", store.name);
-        let queue = Arc::new(Queue::new(upload::bounds(config), items.clone()));
+        let transport = Transport::to_store(Store::new(of, config.timeout)?);
+        let delivery = Delivery::of_objects(config);
+        let items = counters.add(SIGNAL, transport.exporter());
+        let queue = Arc::new(Queue::new(delivery.bounds, items.clone()));
         let writer = writes.of(Backend {
             name: items.exporter.clone(),
             signal: items.signal,
-            protocol: store.name,
-            server: None,
+            protocol: transport.protocol(),
+            server: transport.server(),
         });
-        let disk = delivery::storage(&config.sending_queue).map(|storage| {
-            let own = storage.folder.join(format!("{}-objects", store.name));
+        let disk = delivery.storage.as_ref().map(|storage| {
+            let own = storage.folder.join(delivery::folder(&items.exporter, SIGNAL));
             DiskQueue::open(&own, storage.limits, items.clone(), counters.registry())
         });
-        let waiting = Waiting {
-            memory: queue.clone(),
-            disk: disk.transpose()?,
-            items: items.clone(),
-            writer,
-        };
-        let uploads = Uploads::start(store, config, waiting, handle);
+        let queues =
+            Queues { memory: queue.clone(), disk: disk.transpose()?, items: items.clone(), writer };
+        let uploads = Exporter::start(transport, &delivery, Arc::new(Uploads), queues, handle);
         let failed = Arc::new(AtomicU64::new(0));
         let shown = failed.clone();
         counters.registry().source(&FAMILIES, move |samples| {
@@ -134,6 +146,7 @@ impl Objects {
         });
         let (sender, receiver) = sync_channel(BATCHES);
         let bytes = Arc::new(AtomicUsize::new(0));
+        let inside = Arc::new(Inside::default());
         let stage = Stage {
             rules: config.rules.clone(),
             level: config.level,
@@ -144,14 +157,15 @@ impl Objects {
             failed,
             complaints: Complaints::default(),
             bytes: bytes.clone(),
-            out,
+            inside: inside.clone(),
+            out: out.clone(),
         };
         let thread = std::thread::Builder::new()
             .name("tap-objects".into())
             .spawn(move || stage.run(&receiver))
             .map_err(Error::Thread)?;
-        let intake = Intake { sender, bytes, most: config.memory_limit, items };
-        Ok(Some(Self { intake, thread, uploads }))
+        let intake = Intake { sender, bytes, most: config.memory_limit, items, inside };
+        Ok(Some(Self { intake, thread, out, uploads }))
     }
 
     /// The way in.
@@ -159,16 +173,32 @@ impl Objects {
         self.intake.clone()
     }
 
-    /// Nothing comes any more: what is under way goes on to where it goes. Then what uploads.
-    pub async fn close(self, deadline: Instant) -> Uploads {
-        let Self { intake, thread, uploads } = self;
-        let ended = tokio::task::spawn_blocking(move || {
+    /// Nothing comes any more: what is under way goes on to where it goes, or is counted as lost at the
+    /// `deadline`. Then what uploads.
+    pub async fn close(self, deadline: Instant) -> Exporter<Uploads> {
+        let Self { intake, thread, out, uploads } = self;
+        let (inside, items) = (intake.inside.clone(), intake.items.clone());
+        let mut ended = tokio::task::spawn_blocking(move || {
             // If the thread is gone, so is what it would do.
             let _ = intake.sender.send(Given::End);
             thread.join().is_ok()
         });
-        if !matches!(tokio::time::timeout_at(deadline.into(), ended).await, Ok(Ok(true))) {
-            tracing::error!("Objects could not be made in time; their transactions are lost.");
+        let in_time = tokio::time::timeout_at(deadline.into(), &mut ended).await;
+        if !matches!(in_time, Ok(Ok(true))) {
+            let lost = inside.give_up();
+            out.lose(lost.records, Reason::Shutdown);
+            items.update(|counts| {
+                counts.produced += lost.objects;
+                counts.drop(Reason::Shutdown, lost.objects);
+            });
+            let transactions = lost.records[1];
+            tracing::error!(transactions, "Objects could not be made in time.");
+            // Where it waits for room it is let go, so that it counts what it has in its hands.
+            uploads.close();
+            out.close();
+            if in_time.is_err() {
+                drop(tokio::time::timeout(LET_GO, ended).await);
+            }
         }
         uploads
     }
@@ -183,71 +213,6 @@ const CUT: Family = Family::counter(
     "Bodies that were cut for want of memory in their connection or in all.",
 );
 const FAMILIES: [Family; 2] = [FAILED, CUT];
-
-/// What the thread is given.
-enum Given {
-    /// Transactions; whether it may wait for room on their behalf.
-    Batch(Vec<Transaction>, bool),
-    /// No more.
-    End,
-}
-
-/// The way in for transactions.
-#[derive(Clone, Debug)]
-pub struct Intake {
-    sender: SyncSender<Given>,
-    bytes: Arc<AtomicUsize>,
-    most: usize,
-    items: Arc<Items>,
-}
-
-impl Intake {
-    /// Takes transactions, waiting for room if it `may`. What there is no room for comes back, to
-    /// go on without objects.
-    pub fn offer(&self, batch: Vec<Transaction>, may: bool) -> Option<Vec<Transaction>> {
-        let weight = weight(&batch);
-        if may {
-            self.bytes.fetch_add(weight, Relaxed);
-            let result = self.sender.send(Given::Batch(batch, true));
-            return result.err().and_then(|error| self.refused(error.0, weight, Reason::Shutdown));
-        }
-        if self.bytes.fetch_add(weight, Relaxed) > self.most {
-            return self.refused(Given::Batch(batch, false), weight, Reason::QueueFull);
-        }
-        match self.sender.try_send(Given::Batch(batch, false)) {
-            Ok(()) => None,
-            Err(TrySendError::Full(back)) => self.refused(back, weight, Reason::QueueFull),
-            Err(TrySendError::Disconnected(back)) => self.refused(back, weight, Reason::Shutdown),
-        }
-    }
-
-    fn refused(&self, back: Given, weight: usize, reason: Reason) -> Option<Vec<Transaction>> {
-        self.bytes.fetch_sub(weight, Relaxed);
-        let Given::Batch(mut batch, _) = back else { return None };
-        batch.iter_mut().for_each(forget_content);
-        // Nobody knows which of them would have become objects.
-        let count = batch.iter().filter(|it| is_http(it)).count() as u64;
-        self.items.update(|counts| {
-            counts.produced += count;
-            counts.drop(reason, count);
-        });
-        Some(batch)
-    }
-}
-
-fn weight(batch: &[Transaction]) -> usize {
-    batch.iter().map(|transaction| transaction.weight()).sum()
-}
-
-const fn is_http(transaction: &Transaction) -> bool {
-    matches!(transaction.exchange.message, Message::Http(_))
-}
-
-fn forget_content(transaction: &mut Transaction) {
-    if let Message::Http(http) = &mut transaction.exchange.message {
-        http.content = None;
-    }
-}
 
 /// Whether it is one of tap's own uploads, seen from the store's end.
 fn is_upload(transaction: &Transaction) -> bool {
@@ -266,24 +231,35 @@ struct Stage {
     failed: Arc<AtomicU64>,
     complaints: Complaints,
     bytes: Arc<AtomicUsize>,
+    inside: Arc<Inside>,
     out: Exchanges,
 }
 
 impl Stage {
     fn run(self, receiver: &Receiver<Given>) {
-        while let Ok(Given::Batch(mut batch, may_wait)) = receiver.recv() {
+        while let Ok(Given::Batch(batch, may_wait)) = receiver.recv() {
             let weight = weight(&batch);
-            for transaction in batch.iter_mut().filter(|it| is_http(it)) {
-                self.take(transaction, may_wait);
-                forget_content(transaction);
-            }
-            if may_wait {
-                self.out.offer_waiting(batch);
-            } else {
-                self.out.offer(batch);
+            if self.pass(batch, may_wait).is_none() {
+                return;
             }
             self.bytes.fetch_sub(weight, Relaxed);
         }
+    }
+
+    /// Makes the objects of a batch and hands it on; `None` where it was given up, and counted.
+    fn pass(&self, mut batch: Vec<Transaction>, may_wait: bool) -> Option<()> {
+        for transaction in batch.iter_mut().filter(|it| is_http(it)) {
+            self.inside.take(Due { objects: 1, ..Due::default() })?;
+            self.take(transaction, may_wait);
+            forget_content(transaction);
+        }
+        self.inside.take(Due { records: self.out.count(&batch), ..Due::default() })?;
+        if may_wait {
+            self.out.offer_waiting(batch);
+        } else {
+            self.out.offer(batch);
+        }
+        Some(())
     }
 
     /// Makes the object of a transaction, if it has one.
@@ -397,23 +373,28 @@ impl Names {
 /// Stores an object and takes it away again, for `tap check`. What was found, or what is wrong.
 pub async fn probe(config: &HttpCapture) -> Option<Result<String, String>> {
     let of = config.store.as_ref()?;
-    let store = match Store::new(of, config.timeout.min(Duration::from_secs(5))) {
+    let patience = config.timeout.min(Duration::from_secs(5));
+    let store = match Store::new(of, patience) {
         Ok(store) => store,
         Err(error) => return Some(Err(error.to_string())),
     };
     let key = Path::from(format!("{}tap-check.json", config.key.folder()));
     let place = store.place.clone();
-    Some(match store.put(&key, Bytes::from_static(b"{\"metadata\":{\"check\":true}}")).await {
-        Outcome::Taken => Ok(match store.delete(&key).await {
+    let put = store.put(&key, Bytes::from_static(b"{\"metadata\":{\"check\":true}}"));
+    let outcome = tokio::time::timeout(patience, put)
+        .await
+        .unwrap_or_else(|_| Outcome::again(format!("no answer within {patience:?}"), "timeout"));
+    Some(match outcome {
+        Outcome::Taken { .. } => Ok(match store.delete(&key).await {
             Ok(()) => format!("{place} takes objects"),
             Err(why) => {
                 format!("{place} takes objects; {key} stays there, as it cannot be deleted: {why}")
             }
         }),
-        Outcome::Refused(why) => Err(format!(
-            "{place} refuses objects: {why}; check the bucket and what its credentials may do"
-        )),
-        Outcome::Again(why, _) => Err(format!(
+        Outcome::Refused { cause: why, remedy, .. } => {
+            Err(format!("{place} refuses objects: {why}; {remedy}"))
+        }
+        Outcome::Again { cause: why, .. } => Err(format!(
             "{place} is not reachable: {why}; check http_capture.store (tap would run, and try again)"
         )),
     })

@@ -1,5 +1,5 @@
 //! Object stores. Comes in: what the configuration says of one; goes out: a store that takes an
-//! object, and tells what became of an attempt: taken, refused for good, or worth another one.
+//! object, and tells what became of an attempt: an [`Outcome`].
 //!
 //! The stores' protocols are `object_store`'s. Its retries are off: tap's own queue has them. Its
 //! transport is tap's hyper and rustls with ring (`transport`), which also notes the status of the
@@ -15,7 +15,10 @@ use object_store::{
 };
 
 use super::transport::{Answer, Transport};
-use crate::config::http_capture::{Azure, Gcs, S3, Store as Config};
+use crate::{
+    config::http_capture::{Azure, Gcs, S3, Store as Config},
+    export::transport::Outcome,
+};
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
@@ -38,22 +41,12 @@ pub enum Error {
     Settings(object_store::Error),
 }
 
-/// What became of an attempt.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The object is stored.
-    Taken,
-    /// It never will be.
-    Refused(String),
-    /// Perhaps later; the store may have said when.
-    Again(String, Option<Duration>),
-}
-
 /// A store.
 #[derive(Debug)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
-    timeout: Duration,
+    /// Longest time of one attempt.
+    pub timeout: Duration,
     /// Its type.
     pub name: &'static str,
     /// Where it is, for people.
@@ -83,11 +76,9 @@ impl Store {
     /// One attempt to store an object.
     pub async fn put(&self, key: &Path, bytes: Bytes) -> Outcome {
         let put = self.inner.put_opts(key, bytes.into(), self.options());
-        let (result, answer) = Answer::of(tokio::time::timeout(self.timeout, put)).await;
-        match result {
-            Ok(Ok(_)) => Outcome::Taken,
-            Ok(Err(error)) => judge(&error, answer, self.name == "local"),
-            Err(_) => Outcome::Again(format!("no answer within {:?}", self.timeout), None),
+        match Answer::of(put).await {
+            (Ok(_), _) => Outcome::Taken { rejected: 0, message: String::new() },
+            (Err(error), answer) => judge(&error, answer, self.name == "local"),
         }
     }
 
@@ -110,6 +101,9 @@ impl Store {
     }
 }
 
+/// What to do about a store that refuses.
+const REMEDY: &str = "check the bucket and what its credentials may do";
+
 fn at(endpoint: &Option<String>, scheme: &str, bucket: &str) -> String {
     match endpoint {
         Some(endpoint) => format!("{}/{bucket}", endpoint.trim_end_matches('/')),
@@ -121,12 +115,17 @@ fn at(endpoint: &Option<String>, scheme: &str, bucket: &str) -> String {
 /// `SlowDown` is 503), else the transport's failure. A folder that refuses is not asked again.
 fn judge(error: &object_store::Error, answer: Answer, local: bool) -> Outcome {
     let cause = told(error);
-    match answer.status {
-        _ if local => Outcome::Refused(cause),
-        Some(408 | 429 | 500..) | None => Outcome::Again(cause, answer.retry_after),
+    let refused = |cause, error| Outcome::Refused { cause, remedy: REMEDY, error };
+    let Answer { status, retry_after, broke } = answer;
+    match status {
+        _ if local => refused(cause, "_OTHER".into()),
+        None => Outcome::again(cause, broke.unwrap_or("_OTHER")),
         // A success that could not be read may not have been one.
-        Some(200..=299) => Outcome::Again(cause, None),
-        Some(_) => Outcome::Refused(cause),
+        Some(200..=299) => Outcome::again(cause, "broken"),
+        Some(status @ (408 | 429 | 500..)) => {
+            Outcome::Again { cause, after: retry_after, error: status.to_string().into() }
+        }
+        Some(status) => refused(cause, status.to_string().into()),
     }
 }
 

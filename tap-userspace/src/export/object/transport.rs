@@ -56,6 +56,8 @@ pub struct Answer {
     pub status: Option<u16>,
     /// When to ask again.
     pub retry_after: Option<Duration>,
+    /// `error.type` of what kept the request from having a response.
+    pub broke: Option<&'static str>,
 }
 
 tokio::task_local! {
@@ -127,15 +129,15 @@ impl HttpService for Transport {
         // A response of before says nothing of this request.
         Answer::default().note();
         let response = self.0.request(request).await.map_err(|error| {
-            let kind = if error.is_connect() {
-                HttpErrorKind::Connect
-            } else {
-                HttpErrorKind::Interrupted
+            let (kind, broke) = match error.is_connect() {
+                true => (HttpErrorKind::Connect, "connect"),
+                false => (HttpErrorKind::Interrupted, "broken"),
             };
+            Answer { broke: Some(broke), ..Answer::default() }.note();
             HttpError::new(kind, error)
         })?;
         let retry_after = retry_after(response.headers());
-        Answer { status: Some(response.status().as_u16()), retry_after }.note();
+        Answer { status: Some(response.status().as_u16()), retry_after, broke: None }.note();
         let (parts, body) = response.into_parts();
         let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
