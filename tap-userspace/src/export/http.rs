@@ -11,22 +11,39 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use prost::Message as _;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::transport::{LONGEST_RESPONSE, Outcome, Status};
 
-/// What a response says.
-pub async fn outcome(response: Response<Incoming>) -> Outcome {
+/// What a response says, whose end is waited for `until` then. Its status is the answer: where what follows
+/// breaks off or does not come, a success is one still, as in the Collector (its pull request 15389),
+/// since to send it again would double what the server said it has. Only "if the server disconnects
+/// without returning a response" does OTLP ask for another attempt.
+pub async fn outcome(response: Response<Incoming>, until: Option<Instant>) -> Outcome {
     let (parts, body) = response.into_parts();
     let json = parts
         .headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-    let body = match Limited::new(body, LONGEST_RESPONSE).collect().await {
-        Ok(body) => body.to_bytes(),
-        // It was taken, or not: the status tells.
-        Err(_) => bytes::Bytes::new(),
+    let body = Limited::new(body, LONGEST_RESPONSE).collect();
+    let body = match until {
+        Some(until) => tokio::time::timeout_at(until, body).await.ok(),
+        None => Some(body.await),
     };
-    judge(parts.status, &parts.headers, &body, json)
+    match body {
+        Some(Ok(body)) => judge(parts.status, &parts.headers, &body.to_bytes(), json),
+        None | Some(Err(_)) => match judge(parts.status, &parts.headers, &[], json) {
+            Outcome::Taken { .. } => Outcome::Taken {
+                rejected: 0,
+                message: format!(
+                    "the answer broke off after its status ({}), which might have told of items \
+                     that it refuses",
+                    parts.status
+                ),
+            },
+            outcome => outcome,
+        },
+    }
 }
 
 fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], json: bool) -> Outcome {

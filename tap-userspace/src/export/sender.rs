@@ -146,10 +146,12 @@ impl Sender {
             Outcome::Taken { rejected, message } => {
                 self.items.attempted(Attempt::Taken);
                 let rejected = rejected.min(count);
-                if rejected > 0 || !message.is_empty() {
+                if rejected > 0 {
                     self.refused(&message, "look into the collector's log", rejected);
-                } else {
+                } else if message.is_empty() {
                     self.complaints.recovered(&self.transport.endpoint());
+                } else {
+                    self.warned(&message);
                 }
                 self.told(
                     sending,
@@ -219,6 +221,15 @@ impl Sender {
             let (items, remedy) = (self.transport.items(), self.transport.remedy());
             let [_, sent] = self.transport.words();
             tracing::warn!(exporter, endpoint, cause, remedy, "{items} cannot be {sent}.");
+        }
+    }
+
+    /// All is taken, and there is something to say of it.
+    fn warned(&self, said: &str) {
+        if self.complaints.may() {
+            let (exporter, endpoint) = (self.transport.exporter(), self.transport.endpoint());
+            let items = self.transport.items().to_lowercase();
+            tracing::warn!(exporter, endpoint, said, "The collector has taken {items}, and warns.");
         }
     }
 

@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::collector::{
     trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
 };
 use prost::Message;
+use tokio::time::Instant;
 
 use super::{
     client::{self, Client},
@@ -275,9 +276,11 @@ impl Transport {
     /// One attempt, no longer than `timeout`. A file is waited for: a write that hangs is not made
     /// twice.
     pub async fn attempt(&self, message: &Prepared, timeout: Option<Duration>) -> Outcome {
+        let timeout = timeout.filter(|_| !matches!(self.to, To::File(..)));
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let attempt = async {
             match &self.to {
-                To::Collector(collector) => collector.send(message.0.clone()).await,
+                To::Collector(collector) => collector.send(message.0.clone(), until).await,
                 To::File(_, file) => file::append(file, message.0.clone()).await,
                 To::Store(store) => match upload::read(&message.0) {
                     Some((key, object)) => store.put(&key, object).await,
@@ -289,9 +292,10 @@ impl Transport {
                 },
             }
         };
-        match timeout.filter(|_| !matches!(self.to, To::File(..))) {
+        match until {
             None => attempt.await,
-            Some(timeout) => tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| {
+            Some(until) => tokio::time::timeout_at(until, attempt).await.unwrap_or_else(|_| {
+                let timeout = timeout.unwrap_or_default();
                 Outcome::again(format!("no answer within {timeout:?}"), "timeout")
             }),
         }
@@ -323,7 +327,7 @@ impl Collector {
         }))
     }
 
-    async fn send(&self, body: Bytes) -> Outcome {
+    async fn send(&self, body: Bytes, until: Option<Instant>) -> Outcome {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = self.otlp.endpoint.clone();
@@ -334,7 +338,7 @@ impl Collector {
                 Outcome::again(chain(&error), kind)
             }
             Ok(response) if self.otlp.protocol == Protocol::Grpc => grpc::outcome(response).await,
-            Ok(response) => over_http::outcome(response).await,
+            Ok(response) => over_http::outcome(response, until).await,
         }
     }
 }

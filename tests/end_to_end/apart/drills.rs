@@ -144,6 +144,32 @@ fn an_unwilling_receiver_costs_nothing_that_it_did_not_refuse_for_good() {
     });
 }
 
+/// The status is the answer: what the receiver said it has is not sent again.
+#[test]
+fn an_answer_that_breaks_off_or_stalls_after_its_status_is_an_answer() {
+    apart(|| {
+        for (mode, protocol) in [
+            (Mode::Cut, Protocol::HttpProtobuf),
+            (Mode::Cut, Protocol::HttpJson),
+            (Mode::Stalls, Protocol::HttpProtobuf),
+        ] {
+            let (home, site) = (tempfile::tempdir()?, Site::new()?);
+            let _receiver = site.start(mode)?;
+            let launch = to(&site, protocol, home.path()).env("OTEL_EXPORTER_OTLP_TIMEOUT", "500");
+            let tap = launch.start()?;
+            let ends = connections(4)?;
+            site.wait_for_all(&ends, 0)?;
+            tap.log().wait_for("a word on the answer", PATIENCE, |line| {
+                line.contains("broke off after its status").then_some(())
+            })?;
+            let accounting = tap.stop()?.check()?;
+            assert_all_counted(&site, &accounting);
+            site.wait_for_all(&ends, 0)?;
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn a_receiver_that_is_down_at_the_start_and_killed_in_the_middle_gets_everything() {
     apart(|| {

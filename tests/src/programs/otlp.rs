@@ -60,8 +60,12 @@ pub enum Mode {
     Partial,
     /// Speaks no protocol.
     Garbage,
-    /// Breaks off in the middle of its answer.
+    /// Breaks off in the middle of its answer's head.
     Half,
+    /// Takes all, and breaks off after the head of its answer (HTTP).
+    Cut,
+    /// Takes all, and does not go on after the head of its answer (HTTP).
+    Stalls,
 }
 
 impl Mode {
@@ -74,6 +78,8 @@ impl Mode {
             Self::Partial => "partial",
             Self::Garbage => "garbage",
             Self::Half => "half",
+            Self::Cut => "cut",
+            Self::Stalls => "stalls",
         }
     }
 }
@@ -106,7 +112,7 @@ impl Request {
 
     /// Whether its items have an end: they were taken or refused for good.
     pub fn is_settled(&self) -> bool {
-        ["ok", "partial", "400"].contains(&self.fate.as_str())
+        ["ok", "cut", "stalls", "partial", "400"].contains(&self.fate.as_str())
     }
 }
 

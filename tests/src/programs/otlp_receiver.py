@@ -13,6 +13,7 @@ import ssl
 import struct
 import sys
 import threading
+import time
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -168,9 +169,15 @@ class Handler(BaseHTTPRequestHandler):
         if status in (429, 503):
             self.send_header("retry-after", "1")
         self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(body)))
+        # What is cut off, or stalls, said that it would be longer.
+        short = MODE in ("cut", "stalls")
+        self.send_header("content-length", str(len(body) + 100 * short))
         self.end_headers()
         self.wfile.write(body)
+        self.wfile.flush()
+        if MODE == "stalls":
+            time.sleep(60)
+        self.close_connection |= short
 
 
 class Server(ThreadingHTTPServer):
