@@ -18,7 +18,7 @@ use crate::{
         http_capture::HttpCapture,
         pipelines::{Destination, Pipelines, To},
     },
-    export::{delivery, object},
+    export::{delivery, disk, object},
     probe::{
         cgroup, kernel_btf,
         load::{self, Use},
@@ -55,6 +55,7 @@ pub fn check(global: &Global) -> Result<(), Failure> {
     }
     environment(&mut report, &config);
     store(&mut report, &config.http_capture);
+    objects_queue(&mut report, &config.http_capture);
     report.end()
 }
 
@@ -166,7 +167,7 @@ fn exporters(report: &mut Report, pipelines: &Pipelines, config: &Config) {
             To::Otlp(otlp, block) => {
                 endpoint(report, signal, name, &otlp.endpoint);
                 if let Some(queue) = block.sending_queue.as_ref().filter(|queue| queue.enabled) {
-                    storage(report, signal, name, queue);
+                    storage(report, signal.lower(), name, queue);
                 }
             }
             To::Console => {
@@ -202,11 +203,14 @@ fn endpoint(report: &mut Report, signal: Signal, name: &str, endpoint: &http::Ur
     }
 }
 
-/// Whether a queue on disk can be made where it is wanted.
-fn storage(report: &mut Report, signal: Signal, name: &str, queue: &SendingQueue) {
+/// Whether a queue on disk can be made where it is wanted, and nobody else has it.
+fn storage(report: &mut Report, signal: &str, name: &str, queue: &SendingQueue) {
     let Some(folder) = &queue.storage else { return };
-    let what = format!("{name} {} queue", signal.lower());
-    let own = folder.join(delivery::folder(name, signal.lower()));
+    let what = format!("{name} {signal} queue");
+    let own = folder.join(delivery::folder(name, signal));
+    if let Err(why) = disk::is_free(&own) {
+        return report.bad(&what, &why.to_string());
+    }
     match writable(&own, true) {
         Ok(free) if free < queue.storage_limit => report.note(
             &what,
@@ -227,6 +231,13 @@ fn storage(report: &mut Report, signal: Signal, name: &str, queue: &SendingQueue
                 own.display()
             ),
         ),
+    }
+}
+
+/// The same of the objects' queue.
+fn objects_queue(report: &mut Report, capture: &HttpCapture) {
+    if let Some(store) = capture.store.as_ref().filter(|_| capture.is_on()) {
+        storage(report, object::SIGNAL, store.name(), &capture.sending_queue);
     }
 }
 

@@ -514,3 +514,42 @@ fn objects_on_disk_survive_kill_9_and_an_orderly_end() {
         Ok(())
     });
 }
+
+#[test]
+fn objects_that_the_disk_refuses_are_stored_when_it_takes_them_again() {
+    apart(|| {
+        let (port, server, disk) = (free_port()?, echo_server()?, Disk::new("128k")?);
+        let folder = disk.0.path().join("queue");
+        let capture = format!(
+            "  level: headers\n{SOON}  sending_queue: {{ storage: {} }}\n",
+            folder.display()
+        );
+        let waiting = |tap: &Tap, name: &str| {
+            let labels = ["signal=\"objects\"", "exporter=\"s3\""];
+            tap.metrics().map_or(0, |it| it.count(name, &labels))
+        };
+        let tap = capturing(&moto::store(port), &capture).start()?;
+        let filler = disk.0.path().join("filler");
+        // As much as there is room for.
+        drop(fs::write(&filler, vec![0; 1 << 20]));
+        (0..3).try_for_each(|_| curl(server.port, "/plain", &[]))?;
+        let told = records(&tap, server.port, 3)?;
+        until_true("the disk to refuse them", PATIENCE, || {
+            waiting(&tap, "tap_queue_disk_errors_total") > 0
+        })?;
+        ensure!(items(&tap, "dropped", "s3") == 0, "they are kept in memory");
+        fs::remove_file(&filler)?;
+        until_true("all to be on the disk", PATIENCE, || waiting(&tap, "tap_queue_items") == 6)?;
+        tap.kill()?;
+        let moto = Moto::start_at(port, false)?;
+        let tap = capturing(&moto::store(port), &capture).start()?;
+        until_true("all objects", PATIENCE, || items(&tap, "exported", "s3") == 6)?;
+        let book = tap.stop()?.check()?.items["objects/s3"].clone();
+        ensure!((book["recovered"], book["dropped"]) == (6, 0), "{book:?}");
+        for record in &told {
+            let key = event(record, "url").strip_prefix("s3://captures/").context("no URL")?;
+            assert_eq!(sha256(&moto.object(key)?)?, event(record, "digest"));
+        }
+        Ok(())
+    });
+}

@@ -386,3 +386,45 @@ fn a_damaged_file_is_told_of_set_aside_and_costs_one_batch() {
         Ok(())
     });
 }
+
+#[test]
+fn check_tries_the_folder_of_every_queue() {
+    apart(|| {
+        let (home, objects) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        let config = |storage: &Path| {
+            format!(
+                "exporters: {{ otlp: {{ endpoint: 'http://127.0.0.1:9', sending_queue: {{ storage: {0} }} }} }}\n\
+                 service: {{ pipelines: {{ traces: {{ exporters: [otlp] }} }} }}\n\
+                 http_capture: {{ store: {{ type: local, path: {1} }}, level: summary, sending_queue: \
+                 {{ storage: {0} }} }}\n",
+                storage.display(),
+                objects.path().display()
+            )
+        };
+        let check = |storage: &Path| -> Result<[String; 2]> {
+            let ended = Launch::of(&["check"]).config(&config(storage)).run()?;
+            ["otlp traces queue", "local objects queue"]
+                .map(|what| {
+                    let line = ended.stdout.iter().find(|line| line.contains(what));
+                    line.cloned().with_context(|| format!("{what}: {:#?}", ended.stdout))
+                })
+                .into_iter()
+                .collect::<Result<Vec<_>>>()?
+                .try_into()
+                .map_err(|_| anyhow::anyhow!("two"))
+        };
+        let tap = Launch::new().config(&config(home.path())).start()?;
+        for line in check(home.path())? {
+            let holder = format!("in use by another tap (process {})", tap.pid());
+            ensure!(line.starts_with("FAIL") && line.contains(&holder), "{line}");
+        }
+        tap.stop()?.check()?;
+        for line in check(home.path())? {
+            ensure!(line.starts_with("ok") && line.contains("can be written"), "{line}");
+        }
+        for line in check(Path::new("/proc/tap"))? {
+            ensure!(line.starts_with("FAIL") && line.contains("cannot be written"), "{line}");
+        }
+        Ok(())
+    });
+}

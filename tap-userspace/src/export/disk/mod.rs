@@ -45,6 +45,9 @@ use self::record::{DONE, HEADER, Header, LARGEST, STATE_AT, Scan};
 /// Nothing that tap wrote is longer: a segment may be over its size by one record.
 const LARGEST_SEGMENT: u64 = (64 << 20) + (HEADER + LARGEST) as u64;
 
+/// The file whose lock says whose the folder is.
+const LOCK: &str = "lock";
+
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -221,6 +224,8 @@ impl Store {
         let wrong = |error| OpenError::Folder { folder: folder.into(), error };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
         let lock = lock(folder)?;
+        // For people; on a full disk it is left out.
+        drop(fs::write(folder.join(LOCK), std::process::id().to_string()));
         let mut store = Self {
             folder: folder.into(),
             limits,
@@ -510,19 +515,21 @@ impl Store {
     }
 }
 
+/// Whether a tap could take the folder, made or not, for `tap check`: nothing is made, and it is let
+/// go at once.
+pub fn is_free(folder: &Path) -> Result<(), OpenError> {
+    if folder.join(LOCK).exists() { lock(folder).map(drop) } else { Ok(()) }
+}
+
 /// Takes the folder for this process; the kernel lets it go with the process.
 fn lock(folder: &Path) -> Result<File, OpenError> {
     let wrong = |error| OpenError::Folder { folder: folder.into(), error };
-    let path = folder.join("lock");
+    let path = folder.join(LOCK);
     // Not for writing: it is held for as long as tap runs.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_CREAT).mode(0o600).open(&path);
     let file = file.map_err(wrong)?;
     match file.try_lock() {
-        Ok(()) => {
-            // For people; on a full disk it is left out.
-            drop(fs::write(path, std::process::id().to_string()));
-            Ok(file)
-        }
+        Ok(()) => Ok(file),
         Err(TryLockError::Error(error)) => Err(wrong(error)),
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
