@@ -188,7 +188,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("tls", "include_system_ca_certs_pool", "put the system's certificates into `ca_file` as well"),
     ("tls", "cipher_suites", "tap uses those of rustls, which are all sound"),
     ("tls", "curve_preferences", "tap uses those of rustls"),
-    ("tls", "reload_interval", "restart tap when certificates change"),
+    ("tls", "reload_interval", "files that have changed are read again at each new connection"),
     ("tls", "tpm", "give the key in `key_file`"),
     ("sending_queue", "wait_for_result", "nobody waits for what tap sends"),
     ("sending_queue", "blocking", "use `block_on_overflow`"),

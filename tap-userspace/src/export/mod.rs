@@ -2,6 +2,7 @@
 //! of [`Connection`]s and [`Transaction`]s through [`Sink`]s that never block; goes out: requests and lines, and [`Items`] that tell what
 //! became of each.
 
+mod certificates;
 pub mod client;
 pub mod complaints;
 pub mod console;

@@ -1,6 +1,5 @@
 //! Fault drills with a receiver that is a process of its own, by OpenTelemetry's Python messages:
-//! it is away, killed, stopped, unwilling or talks nonsense, its certificate expires, and the disk
-//! under the queue fails. In each of these tap is killed and started again. What the queue on disk
+//! it is away, killed, stopped, unwilling or talks nonsense, and the disk under the queue fails. In each of these tap is killed and started again. What the queue on disk
 //! has accepted arrives, no more than a batch of it twice, and the books hold to the unit.
 
 use std::{
@@ -9,7 +8,7 @@ use std::{
     io::Seek,
     path::Path,
     process::Command,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -19,7 +18,6 @@ use tests::{
         nginx::Nginx,
         otlp::{Mode, Site},
         output,
-        pki::{self, Authority},
     },
     receiver::Protocol,
     stage::apart,
@@ -32,7 +30,7 @@ use tests::{
 use super::queue::{BATCH, connections, launch, metric, mount};
 
 /// A daemon that exports to `site` by `protocol`, with its queue in `storage`.
-fn to(site: &Site, protocol: Protocol, storage: &Path) -> Launch {
+pub(super) fn to(site: &Site, protocol: Protocol, storage: &Path) -> Launch {
     launch(storage)
         .env("OTEL_TRACES_EXPORTER", "otlp")
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.name())
@@ -57,7 +55,7 @@ fn assert_balanced(tap: &Tap) -> Result<()> {
 
 /// Waits until `tap` has made the spans of so many connections, and each is on the disk or done
 /// with. Spans that are on the disk.
-fn at_rest(tap: &Tap, connections: usize) -> Result<u64> {
+pub(super) fn at_rest(tap: &Tap, connections: usize) -> Result<u64> {
     until_true("spans to be on the disk or done with", PATIENCE, || {
         let of = |term: &str| metric(tap, &format!("tap_items_{term}_total"));
         let stored = metric(tap, "tap_queue_items");
@@ -275,67 +273,6 @@ fn a_receiver_that_is_stopped_for_a_minute_gets_everything() {
         }
         Ok(())
     });
-}
-
-#[test]
-fn a_certificate_that_expires_is_told_of_and_a_new_one_gets_everything() {
-    /// Time for the first spans to arrive; on a machine that is slower a longer one is tried.
-    const GOOD: [Duration; 3] =
-        [Duration::from_secs(10), Duration::from_secs(30), Duration::from_secs(90)];
-    apart(|| {
-        let (home, authority) = (tempfile::tempdir()?, Authority::new()?);
-        let mut site = Site::new()?;
-        let variables = pki::variables(&authority.roots(), None);
-        let mut ends = connections(0)?;
-        let mut begun = None;
-        for (number, good) in GOOD.into_iter().enumerate() {
-            let identity = authority.identity(&format!("short{number}"), good)?;
-            site.with_tls(&identity, None);
-            let receiver = site.start(Mode::Ok)?;
-            let tap = with(to(&site, Protocol::Grpc, home.path()), &variables).start()?;
-            ends.extend(connections(4)?);
-            if SystemTime::now() + Duration::from_secs(2) < identity.until {
-                site.wait_for_all(&ends, 0)?;
-                begun = Some((identity, receiver, tap));
-                break;
-            }
-            // Perhaps before they were on the disk.
-            ends.clear();
-            tap.kill()?;
-        }
-        let (identity, receiver, tap) = begun.context("this machine is too slow")?;
-        let last = GOOD[2];
-        // Its times are whole seconds.
-        let over = identity.until + Duration::from_secs(2);
-        until_true("the certificate to expire", last, || SystemTime::now() > over)?;
-        // A connection that was made before would go on.
-        drop(receiver);
-        let receiver = site.start(Mode::Ok)?;
-        ends.extend(connections(4)?);
-        let before = site.requests().len();
-        at_rest(&tap, 8)?;
-        tap.kill()?;
-        let tap = with(to(&site, Protocol::Grpc, home.path()), &variables).start()?;
-        ends.extend(connections(4)?);
-        let told = tap.log().wait_for("a word on the certificate", PATIENCE, |line| {
-            line.contains("xpired").then(|| line.to_owned())
-        });
-        let told = told.with_context(|| format!("{:?}: {:#?}", identity, site.requests()))?;
-        assert!(told.contains("127.0.0.1"), "{told}");
-        let left = at_rest(&tap, 4)?;
-        ensure!(left >= 16 && site.requests().len() == before, "{left} spans are left");
-        drop(receiver);
-        site.with_tls(&authority.identity("renewed", Duration::from_secs(3600))?, None);
-        let _receiver = site.start(Mode::Ok)?;
-        site.wait_for_all(&ends, BATCH)?;
-        let accounting = tap.stop()?.check()?;
-        assert_eq!(accounting.spans("dropped"), 0, "{accounting:?}");
-        Ok(())
-    });
-}
-
-fn with(launch: Launch, variables: &[(&str, String)]) -> Launch {
-    variables.iter().fold(launch, |launch, (name, value)| launch.env(name, value))
 }
 
 /// A file system on a block device that can be made to fail: it lies in a file in memory, and a

@@ -2,6 +2,7 @@
 
 mod accounted;
 mod capture;
+mod certificates;
 mod children;
 mod collector;
 mod debugging;

@@ -1,7 +1,12 @@
 //! `OTEL_EXPORTER_OTLP_*`: where a signal goes by OTLP, and how. A variable of the signal wins over
 //! that for all signals.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderName, HeaderValue, Uri};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
@@ -144,6 +149,40 @@ pub struct Tls {
     pub versions: (Option<TlsVersion>, Option<TlsVersion>),
     /// The name that the server's certificate must have, instead of the endpoint's.
     pub server_name: Option<ServerName<'static>>,
+    /// Where the roots, the chain and its key were read, as far as these are files.
+    sources: [Option<Source>; 3],
+}
+
+/// A file that a variable or a key of the configuration names.
+#[derive(Clone, Debug)]
+struct Source {
+    variable: String,
+    path: PathBuf,
+}
+
+impl Tls {
+    /// The files that it was read from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.sources.iter().flatten().map(|source| &*source.path)
+    }
+
+    /// The same, from what its files hold now.
+    pub fn read_again(&self) -> Result<Self, Error> {
+        let mut tls = self.clone();
+        let [roots, chain, key] = &self.sources;
+        if let Some(source) = roots {
+            tls.roots = Some(certificates(&source.open()?)?);
+        }
+        if let Some((old_chain, old_key)) = &mut tls.identity {
+            if let Some(source) = chain {
+                *old_chain = certificates(&source.open()?)?;
+            }
+            if let Some(source) = key {
+                *old_key = Arc::new(private_key(&source.open()?)?);
+            }
+        }
+        Ok(tls)
+    }
 }
 
 /// How one signal goes by OTLP.
@@ -371,8 +410,8 @@ fn tls(values: &mut Values, signal: Signal, exporter: &str, keys: &Keys) -> Resu
         match (path, text) {
             (Some(path), _) => File::open(format!("{variable}_file"), path.clone()).map(Some),
             (None, Some(text)) => Ok(Some(File {
-                variable: format!("{variable}_pem"),
-                path: "(text)".into(),
+                source: Source { variable: format!("{variable}_pem"), path: "(text)".into() },
+                is_text: true,
                 content: text.0.clone().into_bytes(),
             })),
             (None, None) => Ok(None),
@@ -382,14 +421,13 @@ fn tls(values: &mut Values, signal: Signal, exporter: &str, keys: &Keys) -> Resu
         Some(file) => Some(file),
         None => pem("ca", &keys.ca_file, &keys.ca_pem)?,
     };
-    let chain = file(values, signal, "CLIENT_CERTIFICATE")?.map(certificates).transpose()?;
-    let key = file(values, signal, "CLIENT_KEY")?.map(private_key).transpose()?;
+    let chain = read(file(values, signal, "CLIENT_CERTIFICATE")?, certificates)?;
+    let key = read(file(values, signal, "CLIENT_KEY")?, private_key)?;
     let identity = match (chain, key) {
-        (Some(chain), Some(key)) => Some((chain, Arc::new(key))),
+        (Some(chain), Some(key)) => Some((chain, key)),
         (None, None) => {
-            let chain = pem("cert", &keys.cert_file, &keys.cert_pem)?.map(certificates);
-            let key = pem("key", &keys.key_file, &keys.key_pem)?.map(private_key);
-            chain.transpose()?.zip(key.transpose()?.map(Arc::new))
+            let chain = read(pem("cert", &keys.cert_file, &keys.cert_pem)?, certificates)?;
+            chain.zip(read(pem("key", &keys.key_file, &keys.key_pem)?, private_key)?)
         }
         (chain, _) => {
             let (have, other) = if chain.is_some() {
@@ -407,31 +445,46 @@ fn tls(values: &mut Values, signal: Signal, exporter: &str, keys: &Keys) -> Resu
         }
     };
     let name = keys.server_name_override.clone();
+    let (roots, of_roots) = read(roots, certificates)?.unzip();
+    let (chain, key) = identity.unzip();
+    let ((chain, of_chain), (key, of_key)) = (chain.unzip(), key.unzip());
     Ok(Tls {
-        roots: roots.map(certificates).transpose()?,
-        identity,
+        roots,
+        identity: chain.zip(key.map(Arc::new)),
+        sources: [of_roots, of_chain, of_key].map(Option::flatten),
         versions: (keys.min_version, keys.max_version),
         // Checked where it was read.
         server_name: name.and_then(|name| ServerName::try_from(name).ok()),
     })
 }
 
-/// A file that a variable or a key of the configuration names.
+/// What a file holds, or a text in its place.
 struct File {
-    variable: String,
-    path: PathBuf,
+    source: Source,
+    is_text: bool,
     content: Vec<u8>,
+}
+
+impl Source {
+    fn open(&self) -> Result<File, Error> {
+        File::open(self.variable.clone(), self.path.clone())
+    }
 }
 
 impl File {
     fn open(variable: String, path: PathBuf) -> Result<Self, Error> {
-        let mut file = Self { variable, path, content: Vec::new() };
-        file.content = fs::read(&file.path).map_err(|error| file.wrong(error))?;
+        let source = Source { variable, path };
+        let mut file = Self { source, is_text: false, content: Vec::new() };
+        file.content = fs::read(&file.source.path).map_err(|error| file.wrong(error))?;
         Ok(file)
     }
 
+    fn source(&self) -> Option<Source> {
+        (!self.is_text).then(|| self.source.clone())
+    }
+
     fn wrong(&self, why: impl std::fmt::Display) -> Error {
-        let (variable, path) = (self.variable.clone(), self.path.clone());
+        let Source { variable, path } = self.source.clone();
         Error::File { variable, path, why: why.to_string() }
     }
 }
@@ -447,7 +500,15 @@ fn file(values: &mut Values, signal: Signal, what: &str) -> Result<Option<File>,
     File::open(variable, path.into()).map(Some)
 }
 
-fn certificates(file: File) -> Result<Vec<CertificateDer<'static>>, Error> {
+/// What `parse` makes of a file, and where that is to be read again.
+fn read<T>(
+    file: Option<File>,
+    parse: impl Fn(&File) -> Result<T, Error>,
+) -> Result<Option<(T, Option<Source>)>, Error> {
+    file.map(|file| Ok((parse(&file)?, file.source()))).transpose()
+}
+
+fn certificates(file: &File) -> Result<Vec<CertificateDer<'static>>, Error> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&file.content).collect();
     match found {
         Ok(found) if found.is_empty() => Err(file.wrong("it holds no certificate")),
@@ -456,6 +517,6 @@ fn certificates(file: File) -> Result<Vec<CertificateDer<'static>>, Error> {
     }
 }
 
-fn private_key(file: File) -> Result<PrivateKeyDer<'static>, Error> {
+fn private_key(file: &File) -> Result<PrivateKeyDer<'static>, Error> {
     PrivateKeyDer::from_pem_slice(&file.content).map_err(|error| file.wrong(error))
 }

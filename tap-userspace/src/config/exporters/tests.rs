@@ -254,7 +254,7 @@ fn mistakes_are_told_with_their_place() {
         ("exporters: { otlp: { auth: {} } }", "1:22", "`headers`"),
         ("exporters: { otlphttp/x: { proxy_url: 'http://p' } }", "1:28", "name the proxy"),
         ("exporters: { otlp/a.b: { tls: { insecure_skip_verify: true } } }", "1:33", "`ca_file`"),
-        ("exporters: { otlp: { tls: { reload_interval: 1h } } }", "1:29", "restart tap"),
+        ("exporters: { otlp: { tls: { reload_interval: 1h } } }", "1:29", "each new connection"),
         ("exporters: { debug: { verbosity: detailed } }", "1:23", "as a line of JSON"),
         ("exporters: { file: { group_by: {} } }", "1:22", "one file"),
         ("exporters: { otlp: { endpont: x } }", "1:22", "did you mean `endpoint`?"),
