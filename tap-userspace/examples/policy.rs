@@ -40,7 +40,10 @@ const ROUNDS: usize = 200;
 /// Each processor with settings that have work to do on tap's spans.
 const PROCESSORS: &[(&str, &str)] = &[
     ("filter", r#"{ traces: { span: ['attributes["url.path"] == "/healthz"'] } }"#),
-    ("filter", r#"{ traces: { span: ['attributes["process.executable.name"] == "curl" && duration_ms > 60000.0', 'attributes["server.port"] == 9090'] } }"#),
+    (
+        "filter",
+        r#"{ traces: { span: ['attributes["process.executable.name"] == "curl" && duration_ms > 60000.0', 'attributes["server.port"] == 9090'] } }"#,
+    ),
 ];
 
 /// Something to measure.
@@ -53,22 +56,19 @@ struct Subject {
 fn main() {
     let environment = Environment::read(std::iter::empty::<(String, String)>()).unwrap();
     let resource = Resource::detect(&environment);
-    let making = Arc::new(Making::new(Spans(log::Terms::default()), &resource));
+    let making = Making::new(Spans(log::Terms::default()), &resource);
     let items: Vec<SpanOf> =
         (0..BATCH as u64).map(support::plain).map(SpanOf::Connection).collect();
     let mut scratch = Vec::new();
     let records: Vec<Span> =
         items.iter().map(|item| making.record(item, &mut scratch).unwrap()).collect();
 
-    let mut subjects = vec![of("into OTLP's model", {
-        let (making, items) = (making.clone(), items.clone());
-        move |_| {
-            let mut scratch = Vec::new();
-            time(|| {
-                let made = items.iter().filter_map(|item| making.record::<Span>(item, &mut scratch));
-                black_box(made.collect::<Vec<Span>>());
-            })
-        }
+    let mut subjects = vec![of("into OTLP's model", move |_| {
+        let mut scratch = Vec::new();
+        time(|| {
+            let made = items.iter().filter_map(|item| making.record::<Span>(item, &mut scratch));
+            black_box(made.collect::<Vec<Span>>());
+        })
     })];
     subjects.push(of("and out of it", |batch| {
         let mut out = Vec::with_capacity(1 << 20);
@@ -124,9 +124,9 @@ fn through(named: &[(Arc<str>, Processor)]) -> impl FnMut(Vec<Span>) -> Duration
         }
         time(|| {
             let mut tally = Tally::default();
-            for index in 0..chain.len() {
-                batch.append(&mut chain[index].release(now, false, &mut tally));
-                chain[index].process(&mut batch, now, &mut tally);
+            for processor in &mut chain {
+                batch.append(&mut processor.release(now, false, &mut tally));
+                processor.process(&mut batch, now, &mut tally);
             }
             black_box((&batch, tally));
         })

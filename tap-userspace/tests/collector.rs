@@ -99,9 +99,13 @@ fn difference(
     let mut wrong = Vec::new();
     for (id, item) in theirs {
         match ours.get(id) {
-            None => wrong.push(format!("{name} {id}: the Collector keeps it, tap does not: {item}")),
+            None => {
+                wrong.push(format!("{name} {id}: the Collector keeps it, tap does not: {item}"))
+            }
             Some(same) if same == item => {}
-            Some(other) => wrong.push(format!("{name} {id}:\n  Collector {item}\n  tap       {other}")),
+            Some(other) => {
+                wrong.push(format!("{name} {id}:\n  Collector {item}\n  tap       {other}"))
+            }
         }
     }
     let more = ours.iter().filter(|(id, _)| !theirs.contains_key(*id));
@@ -218,7 +222,9 @@ fn answer(collector: &Path, case: &Case, name: &str) -> BTreeMap<String, Value> 
     let mut log = running.0.stderr.take().unwrap();
     std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
     let bodies: Vec<Vec<u8>> = match case.signal.as_str() {
-        "traces" => stream::traces(&case.stream).iter().map(prost::Message::encode_to_vec).collect(),
+        "traces" => {
+            stream::traces(&case.stream).iter().map(prost::Message::encode_to_vec).collect()
+        }
         _ => stream::logs(&case.stream).iter().map(prost::Message::encode_to_vec).collect(),
     };
     for body in bodies {

@@ -10,7 +10,12 @@ use support::{
     collector::{Answer, Collector},
     plain, processing, try_start,
 };
-use tap_userspace::{connection::model::Connection, export::Exporters};
+use tap_userspace::{
+    config::{environment::Environment, file::Config, pipelines::Pipelines},
+    connection::model::Connection,
+    export::Exporters,
+    telemetry::{log::Terms, resource::Resource},
+};
 
 fn start(exporters: &str, processors: &str, pipelines: &str) -> Exporters {
     let config = processing(exporters, processors, pipelines);
@@ -96,4 +101,62 @@ async fn what_the_processors_hold_as_tap_leaves_is_counted_once() {
     assert_eq!(of["produced"], 1500);
     assert_eq!(of["filtered"], 1);
     assert_eq!(of["dropped"]["shutdown"], 1499, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processors_are_swapped_under_load_and_nothing_is_lost() {
+    let collector = Collector::start([]).await;
+    let exporter = format!("otlp/x: {{ endpoint: 'http://{}' }}", collector.address);
+    let filters = "filter/odd: { traces: { span: ['attributes[\"connection.cookie\"] % 2 == 1'] } }, \
+                   filter/even: { traces: { span: ['attributes[\"connection.cookie\"] % 2 == 0'] } }";
+    let with = |list: &str| {
+        let line = format!("traces: {{ processors: [{list}], exporters: [otlp/x] }}");
+        processing(&exporter, filters, &line)
+    };
+    let resolve = |config: &Config| {
+        let environment = Environment::read_over(std::iter::empty::<(&str, &str)>(), config);
+        Pipelines::resolve(config, &environment.unwrap()).unwrap()
+    };
+    let lists = ["", "filter/odd", "filter/even", "filter/even, filter/odd"];
+    let pipelines = lists.map(|list| resolve(&with(list)));
+    let mut live = pipelines[0].clone();
+    live.live = true;
+    let environment =
+        Environment::read_over([("OTEL_BSP_SCHEDULE_DELAY", "5")], &with("")).unwrap();
+    let exporters = Exporters::start(
+        &environment,
+        &live,
+        Resource::detect(&environment),
+        &tokio::runtime::Handle::current(),
+        false,
+        &Terms::default(),
+    )
+    .unwrap();
+    for round in 0..1000 {
+        exporters.offer(many(10));
+        exporters.swap(&pipelines[round % pipelines.len()]);
+        if round % 50 == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    // The last one swapped in drops all.
+    let before = Instant::now();
+    exporters.swap(&pipelines[3]);
+    while exporters.counters().items()[0].counts().queued > 0 {
+        assert!(before.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let filtered = |of: &Exporters| of.counters().items()[0].counts().filtered;
+    let so_far = filtered(&exporters);
+    exporters.offer(many(100));
+    while filtered(&exporters) < so_far + 100 {
+        assert!(before.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let told = shutdown(exporters).await;
+    let of = &told["traces"]["otlp/x"];
+    assert_eq!(of["produced"], 10_100);
+    let (kept, filtered) = (of["exported"].as_u64().unwrap(), of["filtered"].as_u64().unwrap());
+    assert_eq!(kept + filtered, 10_100, "{told}");
+    assert_eq!(collector.spans().len() as u64, kept);
 }

@@ -22,6 +22,8 @@ pub struct Pipelines {
     metrics: Signals,
     /// Nobody has said anything of exporters, and connections may be printed.
     pub bare: bool,
+    /// Their processors may become others while tap runs.
+    pub live: bool,
 }
 
 /// The ways of one signal.
@@ -40,6 +42,13 @@ pub struct Line {
     pub processors: Vec<(Arc<str>, Processor)>,
     /// Where they go, by the index of each destination.
     pub to: Vec<usize>,
+}
+
+impl Line {
+    /// Whether something is done to items before they are brought together.
+    pub fn has_steps(&self) -> bool {
+        self.processors.iter().any(|(_, processor)| !matches!(processor, Processor::Batch(_)))
+    }
 }
 
 /// One exporter of one signal.
@@ -96,6 +105,7 @@ impl Pipelines {
             logs: of(Signal::Logs)?,
             metrics: of(Signal::Metrics)?,
             bare: !environment.is_set() && config.exporters.is_empty(),
+            live: false,
         })
     }
 

@@ -100,6 +100,9 @@ pub(crate) struct Ways<R: otlp::Requests> {
     running: Vec<Running<R>>,
 }
 
+/// Starts the processors of a pipeline, before these.
+type MakeStage<'a, T> = dyn Fn(&Line, Vec<Out<T>>) -> io::Result<Stage<T>> + 'a;
+
 /// One exporter.
 enum Running<R: otlp::Requests> {
     /// To a collector or a file.
@@ -109,12 +112,13 @@ enum Running<R: otlp::Requests> {
 }
 
 impl<R: otlp::Requests<Item: Clone + console::Printed>> Ways<R> {
-    /// Starts every exporter of `signal`, and what `stage` makes of a pipeline with processors.
+    /// Starts every exporter of `signal`, and what `stage` makes of a pipeline that has processors,
+    /// or may get some.
     pub(crate) fn start(
         with: &mut Start<'_>,
         signal: Signal,
         requests: R,
-        stage: impl Fn(&Line, Vec<Out<R::Item>>) -> io::Result<Option<Stage<R::Item>>>,
+        stage: Option<&MakeStage<'_, R::Item>>,
     ) -> Result<Self, Error> {
         let requests = Arc::new(requests);
         let (mut outs, mut stores, mut running) = (Vec::new(), Vec::new(), Vec::new());
@@ -152,8 +156,9 @@ impl<R: otlp::Requests<Item: Clone + console::Printed>> Ways<R> {
             if to.is_empty() {
                 continue;
             }
-            match stage(line, to.clone()).map_err(Error::Thread)? {
+            match stage.filter(|_| pipelines.live || line.has_steps()) {
                 Some(stage) => {
+                    let stage = stage(line, to).map_err(Error::Thread)?;
                     queues.push(stage.intake());
                     stages.push(stage);
                 }
@@ -172,6 +177,14 @@ impl<R: otlp::Requests<Item: Clone + console::Printed>> Ways<R> {
         };
         let stores = Sink { sampler, queues: stores.into() };
         Ok(Self { sink: Sink { sampler, queues: queues.into() }, stores, stages, running })
+    }
+
+    fn swap(&self, lines: &[Line]) {
+        for stage in &self.stages {
+            if let Some(line) = lines.iter().find(|line| *line.name == *stage.name()) {
+                stage.swap(line.processors.clone());
+            }
+        }
     }
 
     /// Sends and prints what is queued, all at the same time, until `deadline`.
@@ -338,16 +351,28 @@ impl Exporters {
         let limits = environment.limits();
         let encoder = || Spans(log::Terms { limits, ..terms.clone() });
         let requests = otlp::Framed::new(encoder(), &resource);
-        let spans = Ways::start(&mut with, Signal::Traces, requests, |line, outs| {
-            let chain = chain::of_spans(&line.processors);
-            Stage::start(chain, || Making::new(encoder(), &resource), outs)
-        })?;
+        let spans = Ways::start(
+            &mut with,
+            Signal::Traces,
+            requests,
+            Some(&|line, outs| {
+                let making = Making::new(encoder(), &resource);
+                let (name, named) = (line.name.clone(), &line.processors);
+                Stage::start(name, named, chain::of_spans, making, outs)
+            }),
+        )?;
         let encoder = || Records(terms.clone());
         let requests = otlp::Framed::new(encoder(), &resource);
-        let logs = Ways::start(&mut with, Signal::Logs, requests, |line, outs| {
-            let chain = chain::of_logs(&line.processors);
-            Stage::start(chain, || Making::new(encoder(), &resource), outs)
-        })?;
+        let logs = Ways::start(
+            &mut with,
+            Signal::Logs,
+            requests,
+            Some(&|line, outs| {
+                let making = Making::new(encoder(), &resource);
+                let (name, named) = (line.name.clone(), &line.processors);
+                Stage::start(name, named, chain::of_logs, making, outs)
+            }),
+        )?;
         let meter = meter::start(&mut with)?;
         let Start { counters, writes, .. } = with;
         if terms.writes {
@@ -394,6 +419,12 @@ impl Exporters {
     pub fn lives(&self, wanted: bool) -> Lives {
         let sink = self.logs.sink.clone();
         Lives(Some(sink).filter(|sink| wanted && sink.is_wanted()))
+    }
+
+    /// Has the processors of `pipelines` take the place of those that run.
+    pub fn swap(&self, pipelines: &Pipelines) {
+        self.spans.swap(pipelines.lines(Signal::Traces));
+        self.logs.swap(pipelines.lines(Signal::Logs));
     }
 
     /// What became of every item.

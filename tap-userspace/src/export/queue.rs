@@ -44,6 +44,7 @@ struct State<T> {
     items: usize,
     bytes: usize,
     closed: bool,
+    woken: bool,
 }
 
 /// The queue.
@@ -80,7 +81,13 @@ impl<T: Queued> Queue<T> {
     /// each of these exporters.
     pub fn before(bounds: Bounds, items: Box<[Arc<Items>]>) -> Self {
         Self {
-            state: Mutex::new(State { chunks: VecDeque::new(), items: 0, bytes: 0, closed: false }),
+            state: Mutex::new(State {
+                chunks: VecDeque::new(),
+                items: 0,
+                bytes: 0,
+                closed: false,
+                woken: false,
+            }),
             bounds,
             items,
             patient: AtomicBool::new(false),
@@ -202,7 +209,7 @@ impl<T: Queued> Queue<T> {
         self.take_until(None)
     }
 
-    /// The same, and an empty batch where none comes `until` then.
+    /// The same, and an empty batch where none comes `until` then, or [`Self::wake`] is called.
     pub fn take_until(&self, until: Option<Instant>) -> Option<Batch<T>> {
         loop {
             match self.next(Duration::ZERO) {
@@ -214,7 +221,10 @@ impl<T: Queued> Queue<T> {
             if left == Some(Duration::ZERO) {
                 return Some(Batch::new());
             }
-            let state = self.lock();
+            let mut state = self.lock();
+            if std::mem::take(&mut state.woken) {
+                return Some(Batch::new());
+            }
             if state.chunks.is_empty() && !state.closed {
                 match left {
                     None => drop(self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner)),
@@ -222,6 +232,12 @@ impl<T: Queued> Queue<T> {
                 }
             }
         }
+    }
+
+    /// Has [`Self::take_until`] return.
+    pub fn wake(&self) {
+        self.lock().woken = true;
+        self.arrived.notify_all();
     }
 
     /// Takes nothing in any more; what waits leaves without delay.

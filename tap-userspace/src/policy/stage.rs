@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -19,10 +19,11 @@ use super::{
     processor::{Processor, Tally},
 };
 use crate::{
+    config::processors::Processor as Settings,
     export::{
         items::{Items, Reason},
         otlp::Encoder,
-        queue::{Bounds, Queue, Queued},
+        queue::{Batch, Bounds, Queue, Queued},
     },
     telemetry::{resource::Resource, semconv},
 };
@@ -42,6 +43,12 @@ pub trait Processed: Queued + Clone {
 /// Processors in their order.
 pub type Chain<R> = Vec<Box<dyn Processor<R>>>;
 
+/// Processors as the configuration has them: name and settings.
+pub type Named = Vec<(Arc<str>, Settings)>;
+
+/// Makes processors of their settings.
+pub type Build<R> = fn(&[(Arc<str>, Settings)]) -> Chain<R>;
+
 /// One of a pipeline's exporters.
 #[derive(Debug)]
 pub struct Out<T> {
@@ -60,7 +67,11 @@ impl<T> Clone for Out<T> {
 /// The running thread.
 #[derive(Debug)]
 pub struct Stage<T> {
+    /// Of its pipeline.
+    name: Arc<str>,
     queue: Arc<Queue<T>>,
+    /// What it is to run from now on.
+    next: Arc<Mutex<Option<Named>>>,
     ended: oneshot::Receiver<()>,
 }
 
@@ -105,30 +116,51 @@ impl<E: Encoder> Making<E> {
 }
 
 impl<T: Processed> Stage<T> {
-    /// Starts the thread, if there are processors; it makes records by `making`.
+    /// Starts the thread of the pipeline `name`; it makes records by `making`, and processors by
+    /// `build`.
     pub fn start<E: Encoder<Item = T>>(
-        chain: Chain<T::Record>,
-        making: impl FnOnce() -> Making<E>,
+        name: Arc<str>,
+        named: &Named,
+        build: Build<T::Record>,
+        making: Making<E>,
         outs: Vec<Out<T>>,
-    ) -> io::Result<Option<Self>> {
-        if chain.is_empty() {
-            return Ok(None);
-        }
-        let making = making();
+    ) -> io::Result<Self> {
         let counts = outs.iter().map(|out| out.items.clone()).collect();
         let queue = Arc::new(Queue::before(BOUNDS, counts));
+        let next = Arc::default();
         let (end, ended) = oneshot::channel();
-        let mut work = Work { queue: queue.clone(), chain, making, outs };
+        let mut work = Work {
+            queue: queue.clone(),
+            next: Arc::clone(&next),
+            named: Vec::new(),
+            chain: Vec::new(),
+            build,
+            making,
+            outs,
+        };
+        work.install(named.clone());
         std::thread::Builder::new().name("tap-policy".into()).spawn(move || {
             work.run();
             // Nobody waits any more if the deadline is over.
             end.send(()).unwrap_or_default();
         })?;
-        Ok(Some(Self { queue, ended }))
+        Ok(Self { name, queue, next, ended })
     }
 }
 
 impl<T: Queued> Stage<T> {
+    /// The pipeline's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Has other processors take the place of those that run, after the items that are there. One
+    /// with the same name and settings goes on with what it keeps; what others keep goes on at once.
+    pub fn swap(&self, named: Named) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(named);
+        self.queue.wake();
+    }
+
     /// The way in.
     pub fn intake(&self) -> Arc<Queue<T>> {
         self.queue.clone()
@@ -144,7 +176,11 @@ impl<T: Queued> Stage<T> {
 
 struct Work<T: Processed, E> {
     queue: Arc<Queue<T>>,
+    next: Arc<Mutex<Option<Named>>>,
+    /// What runs.
+    named: Named,
     chain: Chain<T::Record>,
+    build: Build<T::Record>,
     making: Making<E>,
     outs: Vec<Out<T>>,
 }
@@ -155,26 +191,63 @@ impl<T: Processed, E: Encoder<Item = T>> Work<T, E> {
         loop {
             let due = self.chain.iter().filter_map(|processor| processor.due()).min();
             let Some(batch) = self.queue.take_until(due) else { break };
-            if !batch.is_empty() {
-                let mut records = Vec::new();
-                let mut unread = 0;
-                for item in batch.iter().flatten() {
-                    match self.making.record(item, &mut scratch) {
-                        Some(record) => records.push(record),
-                        None => unread += 1,
-                    }
-                }
-                if unread > 0 {
-                    self.queue.book(|counts| {
-                        counts.held -= unread;
-                        counts.drop(Reason::Unreadable, unread);
-                    });
-                }
+            if self.chain.is_empty() {
+                self.pass(batch.into_iter().flatten().collect());
+            } else if !batch.is_empty() {
+                let records = self.records(&batch, &mut scratch);
                 self.process(0, records);
             }
             self.release(false);
+            let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(named) = next {
+                self.install(named);
+            }
         }
         self.release(true);
+    }
+
+    /// Items as processors want them.
+    fn records(&self, batch: &Batch<T>, scratch: &mut Vec<u8>) -> Vec<T::Record> {
+        let mut records = Vec::new();
+        let mut unread = 0;
+        for item in batch.iter().flatten() {
+            match self.making.record(item, scratch) {
+                Some(record) => records.push(record),
+                None => unread += 1,
+            }
+        }
+        if unread > 0 {
+            self.queue.book(|counts| {
+                counts.held -= unread;
+                counts.drop(Reason::Unreadable, unread);
+            });
+        }
+        records
+    }
+
+    /// Takes these processors in the place of those that run.
+    fn install(&mut self, named: Named) {
+        // `batch` is none: what runs stands at the index of its settings among the others.
+        let runs = |named: Named| {
+            named.into_iter().filter(|(_, settings)| !matches!(settings, Settings::Batch(_)))
+        };
+        let named: Named = runs(named).collect();
+        for index in 0..self.chain.len() {
+            if !named.contains(&self.named[index]) {
+                self.release_one(index, Instant::now(), true);
+            }
+        }
+        let mut old: Vec<_> = std::mem::take(&mut self.named)
+            .into_iter()
+            .zip(std::mem::take(&mut self.chain))
+            .collect();
+        for one in named {
+            match old.iter().position(|(before, _)| *before == one) {
+                Some(index) => self.chain.push(old.swap_remove(index).1),
+                None => self.chain.extend((self.build)(std::slice::from_ref(&one))),
+            }
+            self.named.push(one);
+        }
     }
 
     /// Gives out what processors have kept: all of it, or what is due.
@@ -182,12 +255,16 @@ impl<T: Processed, E: Encoder<Item = T>> Work<T, E> {
         for index in 0..self.chain.len() {
             let now = Instant::now();
             if all || self.chain[index].due().is_some_and(|due| due <= now) {
-                let mut tally = Tally::default();
-                let records = self.chain[index].release(now, all, &mut tally);
-                self.queue.book(|counts| tally.book(counts));
-                self.process(index + 1, records);
+                self.release_one(index, now, all);
             }
         }
+    }
+
+    fn release_one(&mut self, index: usize, now: Instant, all: bool) {
+        let mut tally = Tally::default();
+        let records = self.chain[index].release(now, all, &mut tally);
+        self.queue.book(|counts| tally.book(counts));
+        self.process(index + 1, records);
     }
 
     /// Gives records to the processors from `first` on, and what they let pass to the exporters.
@@ -202,15 +279,19 @@ impl<T: Processed, E: Encoder<Item = T>> Work<T, E> {
         if tally != Tally::default() {
             self.queue.book(|counts| tally.book(counts));
         }
+        self.pass(records.into_iter().map(T::made).collect());
+    }
+
+    /// Gives items to the exporters.
+    fn pass(&self, items: Vec<T>) {
         let Some((last, others)) = self.outs.split_last() else { return };
-        if records.is_empty() {
+        if items.is_empty() {
             return;
         }
-        let made: Vec<T> = records.into_iter().map(T::made).collect();
         let patient = self.queue.is_patient();
         for out in others {
-            out.queue.pass(made.clone(), patient);
+            out.queue.pass(items.clone(), patient);
         }
-        last.queue.pass(made, patient);
+        last.queue.pass(items, patient);
     }
 }

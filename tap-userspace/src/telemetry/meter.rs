@@ -92,7 +92,7 @@ pub(crate) fn start(with: &mut Start<'_>) -> Result<Option<Meter>, Error> {
     let lines = destinations.iter().any(|destination| prints(&destination.to));
     let metering = with.environment.metering();
     let encoder = Encoder::new(with.resource, metering.temporality, clock::wall());
-    let ways = Ways::start(with, Signal::Metrics, Whole, |_, _| Ok(None))?;
+    let ways = Ways::start(with, Signal::Metrics, Whole, None)?;
     let (leave, leaving) = watch::channel(false);
     let export = Export {
         registry: with.registry(),

@@ -230,7 +230,10 @@ pub fn logs(name: &str) -> Vec<ExportLogsServiceRequest> {
                                         time_unix_nano: span.start_time_unix_nano,
                                         severity_number: number,
                                         severity_text: severity.to_owned(),
-                                        body: Some(text(&format!("{} by eve@example.org", span.name))),
+                                        body: Some(text(&format!(
+                                            "{} by eve@example.org",
+                                            span.name
+                                        ))),
                                         attributes: span.attributes,
                                         trace_id,
                                         span_id: span.span_id,
