@@ -100,11 +100,11 @@ fn difference(
     for (id, item) in theirs {
         match ours.get(id) {
             None => {
-                wrong.push(format!("{name} {id}: the Collector keeps it, tap does not: {item}"))
+                wrong.push(format!("{name} {id}: the Collector keeps it, tap does not: {item}"));
             }
             Some(same) if same == item => {}
             Some(other) => {
-                wrong.push(format!("{name} {id}:\n  Collector {item}\n  tap       {other}"))
+                wrong.push(format!("{name} {id}:\n  Collector {item}\n  tap       {other}"));
             }
         }
     }
