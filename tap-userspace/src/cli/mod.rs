@@ -5,6 +5,7 @@ use std::{fmt, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub mod check;
+pub mod config;
 pub mod log;
 pub mod replay;
 pub mod run;
@@ -55,6 +56,8 @@ enum Command {
     Run(run::RunArguments),
     /// Tell whether this host can run tap, and what is missing.
     Check,
+    /// Check the configuration, show what is in force of it, or print its schema.
+    Config(config::ConfigArguments),
     /// Trace, and store the raw kernel records in FILE; exports only where OTEL_* says so.
     Record(run::RecordArguments),
     /// Run everything behind the kernel over a recording again; needs no privileges.
@@ -100,6 +103,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command.unwrap_or(Command::Run(run::RunArguments::default())) {
         Command::Run(arguments) => run::run(&global, &arguments, None),
         Command::Check => check::check(&global),
+        Command::Config(arguments) => config::config(&global, &arguments),
         Command::Record(record) => run::run(&global, &record.run, Some(&record.file)),
         Command::Replay(arguments) => replay::replay(&global, &arguments),
     }

@@ -22,6 +22,7 @@ use crate::{
         environment::{Environment, Exporter, Signal},
         file::{Config, DbPayload, HttpPayload},
         pipelines::Pipelines,
+        reload::{self, Reloader},
     },
     connection::{identity::Identities, table},
     export::{self, Exporters, object},
@@ -30,7 +31,9 @@ use crate::{
         traffic::{self, Traffic},
     },
     pipeline::{self, Parts, TraceError},
-    probe::{cgroup, load, neighbours, plan::Need, privileges, support, sys},
+    probe::{
+        cgroup, load, neighbours, plan::Need, privileges, rules::Rules, support, sys,
+    },
     protocol::content::Collect,
     source::file::Writer,
     telemetry::{cloud, log, resource::Resource},
@@ -102,6 +105,10 @@ pub fn run(
     let admin = Admin { board: board.clone(), registry: exporters.registry() };
     let serving = listener.map(|listener| runtime.spawn(admin::server::serve(listener, admin)));
 
+    let mut rules = probes.rules.take();
+    let reloader = Reloader::new(global.config.as_deref(), config.clone(), &exporters.registry());
+    let reloading = runtime.spawn(reload(reloader, move |config| apply(config, rules.as_mut())));
+
     let stop = Arc::new(AtomicBool::new(false));
     let (sink, transactions) = (exporters.sink(), exporters.transactions());
     let lives = exporters.lives(config.connection.logs);
@@ -128,6 +135,7 @@ pub fn run(
     };
     let tracer = spawn("tap-trace", move || pipeline::trace(parts))?;
     runtime.block_on(until_told_to_stop(&tracer))?;
+    reloading.abort();
     let deadline = Instant::now() + LEAVE_WITHIN;
     stop.store(true, Relaxed);
     let traced = tracer.join().map_err(|_| Failure::runtime("the tracing thread panicked"))?;
@@ -284,6 +292,41 @@ fn spawn<T: Send + 'static>(
         .name(name.into())
         .spawn(body)
         .map_err(|error| Failure::runtime(format!("no thread {name}: {error}")))
+}
+
+/// Looks after the configuration file for as long as tap runs, and at SIGHUP; `apply` brings into
+/// force what can be while tap runs.
+async fn reload(
+    reloader: Reloader,
+    apply: impl FnMut(&Config) -> Result<(), String> + Send + 'static,
+) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    let mut look = tokio::time::interval(reload::LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut held = Some((reloader, apply));
+    // It ends with the runtime.
+    while let Some((mut reloader, mut apply)) = held.take() {
+        let told = tokio::select! {
+            _ = hangup.recv() => true,
+            _ = look.tick() => false,
+        };
+        // Files are read where that holds nobody up.
+        let turn = tokio::task::spawn_blocking(move || {
+            let outcome = if told { Some(reloader.load()) } else { reloader.look() };
+            if let Some(outcome) = outcome {
+                reloader.apply(outcome, &mut apply);
+            }
+            (reloader, apply)
+        });
+        held = turn.await.ok();
+    }
+}
+
+/// Brings into force what [`reload`] says can be.
+fn apply(config: &Config, rules: Option<&mut Rules>) -> Result<(), String> {
+    let Some(rules) = rules else { return Ok(()) };
+    rules.apply(&config.kernel(0, false)).map_err(|error| error.to_string())
 }
 
 /// SIGINT, SIGTERM, or the tracer's own end.

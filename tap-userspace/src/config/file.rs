@@ -1,31 +1,35 @@
 //! The configuration file (SPEC §6), as far as this release uses it. Every key is optional; what is
 //! not known is an error with its place.
 
-use std::{
-    fmt, fs, io,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    str::FromStr,
-    time::Duration,
-};
+use std::{net::IpAddr, str::FromStr};
 
-use serde::{Deserialize, Deserializer, de};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tap_common::{
     limits,
     settings::{Admission, Prefix, RULE_EXCLUDE, RULE_INCLUDE, Settings},
 };
 
+pub use super::{
+    blocks::{
+        Connections, Detector, Detectors, EventStore, Exchanges, Rings, Trace, TraceIdentity,
+    },
+    load::{ConfigError, DEFAULT_PATH, Loaded},
+    values::Secret,
+};
 use super::{
-    exporters::Exporters, http_capture::HttpCapture, place, processors::Processors,
+    exporters::Exporters,
+    http_capture::HttpCapture,
+    place::{Mistake, path},
+    processors::Processors,
+    schema,
     service::Service,
+    values::{Scalar, size, write_size},
 };
 use crate::probe::load::Wanted;
 
-/// Where the file is looked for if none is named.
-pub const DEFAULT_PATH: &str = "/etc/tap/tap.yaml";
-
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// What the kernel looks at.
@@ -43,7 +47,6 @@ pub struct Config {
     /// What is done to items on their way there.
     pub processors: Processors,
     /// Which signals go to which exporters.
-    #[serde(deserialize_with = "or_default")]
     pub service: Service,
     /// Exchanges of HTTP, gRPC and WebSocket.
     pub http: Exchanges,
@@ -55,30 +58,8 @@ pub struct Config {
     pub eventstore: EventStore,
 }
 
-/// Block `eventstore`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EventStore {
-    /// Whether each write to a backend has a span, where spans are exported.
-    pub spans: bool,
-}
-
-impl Default for EventStore {
-    fn default() -> Self {
-        Self { spans: true }
-    }
-}
-
-/// Blocks `http` and `db`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Exchanges {
-    /// Whether each exchange has a span of its own, a child of its connection's.
-    pub spans: bool,
-}
-
 /// Block `capture`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Capture {
     /// Which connections, by who opened them.
@@ -110,7 +91,7 @@ impl Default for Capture {
 }
 
 /// `capture.direction`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// Both.
@@ -123,8 +104,8 @@ pub enum Direction {
 }
 
 /// One rule: a port or range, or a prefix; of either end.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "RuleKeys")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "RuleKeys", into = "RuleKeys")]
 pub enum Rule {
     /// `port: 443` or `port: "8000-8100"`.
     Port(Ports),
@@ -133,11 +114,24 @@ pub enum Rule {
 }
 
 /// A rule as it is written: a map of one key.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct RuleKeys {
+    /// A port (443) or a range of ports (8000-8100) of either end.
+    #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<Ports>,
+    /// A prefix that one end is in: 10.0.0.0/8, fd00::/8.
+    #[serde(skip_serializing_if = "Option::is_none")]
     cidr: Option<Cidr>,
+}
+
+impl From<Rule> for RuleKeys {
+    fn from(rule: Rule) -> Self {
+        match rule {
+            Rule::Port(ports) => Self { port: Some(ports), cidr: None },
+            Rule::Cidr(cidr) => Self { port: None, cidr: Some(cidr) },
+        }
+    }
 }
 
 impl TryFrom<RuleKeys> for Rule {
@@ -169,23 +163,25 @@ pub struct Cidr {
 }
 
 /// Block `capture.payload`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Payload {
     /// Bytes captured at the head of each direction.
-    #[serde(deserialize_with = "head_bytes")]
+    #[serde(deserialize_with = "head_bytes", serialize_with = "write_size")]
+    #[schemars(schema_with = "schema::size")]
     pub head_bytes: u32,
     /// What is read of the exchanges inside, where log records or spans of them are exported.
     pub http: HttpPayload,
     /// What is told of statements, where exchanges are read.
     pub db: DbPayload,
     /// Most bytes captured of each turn where exchanges are read.
-    #[serde(deserialize_with = "max_bytes")]
+    #[serde(deserialize_with = "max_bytes", serialize_with = "write_size")]
+    #[schemars(schema_with = "schema::size")]
     pub max_bytes: u32,
 }
 
 /// `capture.payload.http`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HttpPayload {
     /// Exchanges are not read.
@@ -198,7 +194,7 @@ pub enum HttpPayload {
 }
 
 /// `capture.payload.db`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DbPayload {
     /// Operation and target.
@@ -219,200 +215,19 @@ impl Default for Payload {
     }
 }
 
-/// Block `connection`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Connections {
-    /// After this long a connection's span is exported and its next segment begins.
-    #[serde(deserialize_with = "duration")]
-    pub max_age: Duration,
-    /// Whether log records tell when a connection opens, goes on for so long, and is over.
-    pub logs: bool,
-    /// Most connections that are open at a time; the oldest goes.
-    pub table_size: usize,
-}
-
-impl Default for Connections {
-    fn default() -> Self {
-        Self { max_age: Duration::from_secs(600), logs: false, table_size: 262_144 }
-    }
-}
-
-/// Block `rings`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rings {
-    /// Bytes for opens, closes and process life, which must not be lost.
-    #[serde(deserialize_with = "ring_size")]
-    pub life: u32,
-    /// Bytes for turns and payload, which may be shed.
-    #[serde(deserialize_with = "ring_size")]
-    pub data: u32,
-}
-
-impl Default for Rings {
-    fn default() -> Self {
-        Self { life: limits::LIFE_RING_DEFAULT, data: limits::DATA_RING_DEFAULT }
-    }
-}
-
-/// Block `trace`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Trace {
-    /// How trace ids are made.
-    pub identity: TraceIdentity,
-    /// Fleet secret mixed into shared ids.
-    pub key: Option<Secret>,
-}
-
-/// `trace.identity`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TraceIdentity {
-    /// Derived from the initial sequence numbers, so both ends agree.
-    #[default]
-    Shared,
-    /// Random.
-    Random,
-    /// Random, the first 32 bits the time, as AWS X-Ray wants.
-    Xray,
-}
-
-/// Block `resource`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Detectors {
-    /// Clouds whose metadata service is asked at the start; nobody is asked by default.
-    pub detectors: Vec<Detector>,
-    /// Longest wait for each.
-    #[serde(deserialize_with = "duration")]
-    pub timeout: Duration,
-}
-
-impl Default for Detectors {
-    fn default() -> Self {
-        Self { detectors: Vec::new(), timeout: Duration::from_secs(5) }
-    }
-}
-
-/// Of `resource.detectors`, named as the Collector's resource detection processor does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Detector {
-    /// Amazon EC2.
-    Ec2,
-    /// Google Compute Engine.
-    Gcp,
-    /// Azure.
-    Azure,
-}
-
-impl Detector {
-    /// Its name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ec2 => "ec2",
-            Self::Gcp => "gcp",
-            Self::Azure => "azure",
-        }
-    }
-}
-
-/// Why the file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("cannot read the configuration {path}: {error}", path = .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// It is wrong.
-    #[error(
-        "{path}:{place}{told}", path = .path.display(), place = place(.error),
-        told = place::told(.error)
-    )]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// What and where.
-        error: serde_yaml::Error,
-    },
-    /// The rules are more than the kernel side's tables hold.
-    #[error(
-        "{path}: capture rules name {count} {what}; the kernel side holds {max}: use {instead}",
-        path = .path.display(), max = limits::ADMISSION_ENTRIES
-    )]
-    TooManyRules {
-        /// The file.
-        path: PathBuf,
-        /// Of what.
-        what: &'static str,
-        /// How many are named.
-        count: usize,
-        /// The remedy.
-        instead: &'static str,
-    },
-}
-
-/// A text that no log shows.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-/// Line and column of a mistake, where the parser knows them.
-fn place(error: &serde_yaml::Error) -> String {
-    error.location().map_or_else(|| " ".into(), |at| format!("{}:{}: ", at.line(), at.column()))
-}
-
 impl Config {
-    /// The named file; without a name the default one, if it is there; else all defaults.
-    pub fn find(path: Option<&Path>) -> Result<Self, ConfigError> {
-        match path {
-            Some(path) => Self::load(path),
-            None if Path::new(DEFAULT_PATH).exists() => Self::load(Path::new(DEFAULT_PATH)),
-            None => Ok(Self::default()),
-        }
-    }
-
-    /// Reads and checks a file.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|error| ConfigError::Read { path: path.into(), error })?;
-        let config =
-            Self::parse(&text).map_err(|error| ConfigError::Wrong { path: path.into(), error })?;
-        for (what, count, instead) in [
-            ("ports", config.ports().len(), "fewer or narrower ranges"),
-            ("prefixes", config.prefixes().len(), "fewer, or shorter ones that hold several"),
-        ] {
-            if count > limits::ADMISSION_ENTRIES as usize {
-                return Err(ConfigError::TooManyRules { path: path.into(), what, count, instead });
-            }
-        }
-        Ok(config)
-    }
-
-    /// Reads and checks the text of a file.
-    pub fn parse(text: &str) -> Result<Self, serde_yaml::Error> {
-        // A file of nothing but comments is an empty document, not an empty map.
-        let config = serde_yaml::from_str::<Option<Self>>(text)?.unwrap_or_default();
-        let checked = config.exporters.check();
-        let checked =
-            checked.and_then(|()| config.service.check(&config.processors, &config.exporters));
-        let checked = checked.and_then(|()| match &config.http_capture.retry_on_failure {
-            Some(retry) => retry.check(&place::path(["http_capture"])),
-            None => Ok(()),
-        });
-        checked.map(|()| config).map_err(|mistake| mistake.locate(text))
+    /// Everything that no key alone shows to be wrong: of each block the first mistake.
+    pub(super) fn check(&self) -> Vec<Mistake> {
+        let retry = self.http_capture.retry_on_failure.as_ref();
+        [
+            self.capture.check(),
+            self.exporters.check(),
+            self.service.check(&self.processors, &self.exporters),
+            retry.map_or(Ok(()), |retry| retry.check(&path(["http_capture"]))),
+        ]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect()
     }
 
     /// Whether the file has an exporter for a signal.
@@ -500,6 +315,33 @@ impl Config {
     }
 }
 
+impl Capture {
+    /// Whether the kernel side's tables hold the rules.
+    fn check(&self) -> Result<(), Mistake> {
+        const MAX: usize = limits::ADMISSION_ENTRIES as usize;
+        let (mut ports, mut prefixes) = (0_usize, 0_usize);
+        for rule in self.include.iter().chain(&self.exclude) {
+            match rule {
+                Rule::Port(range) => ports += usize::from(range.last - range.first) + 1,
+                Rule::Cidr(_) => prefixes += 1,
+            }
+        }
+        for (what, count, instead) in [
+            ("ports", ports, "fewer or narrower ranges"),
+            ("prefixes", prefixes, "fewer, or shorter ones that hold several"),
+        ] {
+            if count > MAX {
+                let why = format!(
+                    "the rules name {count} {what}; the kernel side holds {MAX}: use {instead}"
+                );
+                let key = if self.include.is_empty() { "exclude" } else { "include" };
+                return Err(Mistake::at(&path(["capture"]), [key], why));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// All of IPv4, IPv4-mapped.
 const IPV4: Prefix =
     Prefix { len: 96, address: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0] };
@@ -553,72 +395,32 @@ impl FromStr for Ports {
     }
 }
 
-/// A scalar of YAML, number or text, as text.
-pub(in crate::config) struct Scalar(pub(in crate::config) String);
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Scalar;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number or text")
-            }
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Scalar, E> {
-                Ok(Scalar(value.to_string()))
-            }
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<Scalar, E> {
-                Ok(Scalar(value.to_owned()))
-            }
-        }
-        from.deserialize_any(Visitor)
-    }
-}
-
-/// A scalar of YAML as `parse` has it; `None` is nothing at all. What is wrong with it is told with
-/// its place, which is known only while it is read.
-pub(in crate::config) fn scalar<'de, T, D: Deserializer<'de>>(
-    from: D,
-    parse: impl FnOnce(Option<&str>) -> Result<T, String>,
-) -> Result<T, D::Error> {
-    struct Visitor<F>(F);
-    impl<T, F: FnOnce(Option<&str>) -> Result<T, String>> de::Visitor<'_> for Visitor<F> {
-        type Value = T;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("one value")
-        }
-        fn visit_bool<E: de::Error>(self, value: bool) -> Result<T, E> {
-            self.visit_str(&value.to_string())
-        }
-        fn visit_u64<E: de::Error>(self, value: u64) -> Result<T, E> {
-            self.visit_str(&value.to_string())
-        }
-        fn visit_i64<E: de::Error>(self, value: i64) -> Result<T, E> {
-            self.visit_str(&value.to_string())
-        }
-        fn visit_f64<E: de::Error>(self, value: f64) -> Result<T, E> {
-            self.visit_str(&value.to_string())
-        }
-        fn visit_str<E: de::Error>(self, value: &str) -> Result<T, E> {
-            (self.0)(Some(value)).map_err(E::custom)
-        }
-        fn visit_unit<E: de::Error>(self) -> Result<T, E> {
-            (self.0)(None).map_err(E::custom)
-        }
-    }
-    from.deserialize_any(Visitor(parse))
-}
-
-/// A block with nothing behind its name is all defaults, as in the Collector.
-pub(super) fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
-    from: D,
-) -> Result<T, D::Error> {
-    Option::deserialize(from).map(Option::unwrap_or_default)
-}
-
 fn parsed<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     Scalar::deserialize(from)?.0.parse().map_err(de::Error::custom)
 }
+
+impl Serialize for Ports {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.first == self.last {
+            true => to.serialize_u16(self.first),
+            false => to.serialize_str(&format!("{}-{}", self.first, self.last)),
+        }
+    }
+}
+
+impl Serialize for Cidr {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{}/{}", self.address, self.bits))
+    }
+}
+
+schema::by_hand!(Ports, {
+    "anyOf": [
+        { "type": "integer", "minimum": 1, "maximum": 65535 },
+        { "type": "string", "pattern": "^ *[0-9]{1,5} *(- *[0-9]{1,5} *)?$" }
+    ]
+});
+schema::by_hand!(Cidr, { "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$" });
 
 impl<'de> Deserialize<'de> for Ports {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -629,43 +431,6 @@ impl<'de> Deserialize<'de> for Ports {
 impl<'de> Deserialize<'de> for Cidr {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         parsed(from)
-    }
-}
-
-/// A number with one of `units` behind it.
-fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().ok()?;
-    let (_, factor) = units.iter().find(|(unit, _)| *unit == text[digits..].trim())?;
-    number.checked_mul(*factor)
-}
-
-pub(in crate::config) fn duration<'de, D: Deserializer<'de>>(
-    from: D,
-) -> Result<Duration, D::Error> {
-    let Scalar(text) = Scalar::deserialize(from)?;
-    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
-    match with_unit(&text, &units) {
-        Some(ms) if ms >= 1000 => Ok(Duration::from_millis(ms)),
-        _ => Err(de::Error::custom(format!(
-            "`{text}` is no duration of at least 1s: write 30s, 10m or 1h"
-        ))),
-    }
-}
-
-pub(in crate::config) fn size(text: &str) -> Option<u64> {
-    with_unit(text, &[("", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)])
-}
-
-fn ring_size<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
-    let Scalar(text) = Scalar::deserialize(from)?;
-    match size(&text) {
-        Some(bytes) if bytes.is_power_of_two() && (1 << 16..=1 << 30).contains(&bytes) => {
-            Ok(bytes as u32)
-        }
-        _ => Err(de::Error::custom(format!(
-            "`{text}` is no ring size: write a power of two from 64KiB to 1GiB, as 16MiB"
-        ))),
     }
 }
 
@@ -689,6 +454,8 @@ fn max_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -736,21 +503,21 @@ mod tests {
     #[test]
     fn mistakes_are_told_with_their_place() {
         let rows = [
-            ("captur: {}\n", "unknown field `captur`"),
-            ("capture:\n  direction: both\n", "line 2 column 14"),
+            ("captur: {}\n", "1:1: unknown field `captur`; did you mean `capture`?"),
+            ("capture:\n  direction: both\n", "2:14: capture.direction: `both` is not known here"),
             ("capture:\n  include:\n    - port: 0\n", "no port"),
             ("capture:\n  include:\n    - port: 70000\n", "no port"),
             ("capture:\n  include:\n    - cidr: 10.0.0.0/33\n", "no address prefix"),
             ("connection: { max_age: 10 }\n", "no duration"),
             ("connection: { max_age: 10ms }\n", "no duration"),
             ("rings: { life: 3MiB }\n", "power of two"),
-            ("rings: { data: -1 }\n", "line 1"),
+            ("rings: { data: -1 }\n", "1:16: rings.data: `-1` is no ring size"),
             ("capture: { payload: { head_bytes: 1MiB } }\n", "64KiB"),
             ("capture: { payload: { db: all } }\n", "expected `summary` or `statement`"),
             ("http: { spans: yes }\n", "expected a boolean"),
             ("db: { span: true }\n", "unknown field `span`"),
             ("trace: { identity: w3c }\n", "w3c"),
-            ("capture: [\n", "line 1 column 10"),
+            ("capture: [\n", "not YAML"),
         ];
         for (text, wanted) in rows {
             let error = Config::parse(text).unwrap_err().to_string();
@@ -760,13 +527,12 @@ mod tests {
 
     #[test]
     fn more_rules_than_the_kernel_side_holds_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("tap.yaml");
-        fs::write(&path, "capture:\n  exclude:\n    - port: 1-2000\n").unwrap();
-        assert!(Config::load(&path).unwrap_err().to_string().contains("2000 ports"));
+        let wrong = |text: &str| Config::parse(text).unwrap_err().to_string();
+        let told = wrong("capture:\n  exclude:\n    - port: 1-2000\n");
+        assert!(told.starts_with("3:5: capture.exclude: the rules name 2000 ports"), "{told}");
         let rule = |n: usize| format!("    - cidr: 10.{}.{}.0/24\n", n / 256, n % 256);
         let rules: String = (0..1025).map(rule).collect();
-        fs::write(&path, format!("capture:\n  include:\n{rules}")).unwrap();
-        assert!(Config::load(&path).unwrap_err().to_string().contains("1025 prefixes"));
+        let told = wrong(&format!("capture:\n  include:\n{rules}"));
+        assert!(told.contains("1025 prefixes"), "{told}");
     }
 }

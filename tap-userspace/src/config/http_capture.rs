@@ -3,11 +3,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Deserializer, de};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{
     exporters::{RetryOnFailure, SendingQueue},
-    file::{Scalar, Secret, size},
+    schema,
+    values::{Scalar, Secret, size, write_duration, write_size},
 };
 use crate::{
     export::object::template::{Template, Use},
@@ -15,29 +17,34 @@ use crate::{
 };
 
 /// Block `http_capture`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpCapture {
     /// Where objects go; without one there are none.
     pub store: Option<Store>,
     /// Name of an object in the store.
     #[serde(deserialize_with = "key")]
+    #[schemars(with = "String")]
     pub key: Template,
     /// How its log record names it; by the store's type if it is absent.
     #[serde(deserialize_with = "url")]
+    #[schemars(with = "Option<String>")]
     pub url: Option<Template>,
     /// How much of a transaction is stored where no rule holds.
     pub level: Level,
     /// The first whose condition holds says how much.
     pub rules: Vec<Rule>,
     /// Most bytes of an object, and of a body that is collected for one.
-    #[serde(deserialize_with = "max_bytes")]
+    #[serde(deserialize_with = "max_bytes", serialize_with = "write_size")]
+    #[schemars(schema_with = "schema::size")]
     pub max_bytes: usize,
     /// Most bytes of bodies that are being collected, and of objects that wait, each.
-    #[serde(deserialize_with = "memory_limit")]
+    #[serde(deserialize_with = "memory_limit", serialize_with = "write_size")]
+    #[schemars(schema_with = "schema::size")]
     pub memory_limit: usize,
     /// For one attempt to store an object.
-    #[serde(deserialize_with = "timeout")]
+    #[serde(deserialize_with = "timeout", serialize_with = "write_duration")]
+    #[schemars(schema_with = "schema::duration")]
     pub timeout: Duration,
     /// Where objects wait, in memory.
     #[serde(deserialize_with = "queue")]
@@ -80,7 +87,7 @@ impl HttpCapture {
 }
 
 /// How much of a transaction is stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Nothing: there is no object.
@@ -95,18 +102,19 @@ pub enum Level {
 }
 
 /// One rule.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// In CEL.
+    #[schemars(with = "String")]
     pub condition: Condition,
     /// What holds then.
     pub level: Level,
 }
 
 /// A store. What a field means for each type is said at [`StoreKeys`].
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "StoreKeys")]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "StoreKeys", into = "StoreKeys")]
 pub enum Store {
     /// Amazon S3, or what speaks its protocol.
     S3(S3),
@@ -172,29 +180,89 @@ pub struct Azure {
 }
 
 /// The block `store` as it is written.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct StoreKeys {
+    /// What it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
     r#type: Option<Type>,
+    /// The bucket; of azure the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
     bucket: Option<String>,
+    /// Of s3.
+    #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<String>,
+    /// Where, if not at the type's own cloud.
+    #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<String>,
+    /// Of s3: the bucket is in the path, not in the host's name; true with an endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
     path_style: Option<bool>,
+    /// Of s3; what is absent is the environment's, else the instance's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     access_key: Option<Secret>,
+    /// Of s3 and azure.
+    #[serde(skip_serializing_if = "Option::is_none")]
     secret_key: Option<Secret>,
+    /// Of s3, of temporary credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
     session_token: Option<Secret>,
+    /// Of azure: the storage account.
+    #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<String>,
+    /// Of gcs: file with a service account's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
     service_account: Option<PathBuf>,
+    /// Of local: the folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Type {
     S3,
     Gcs,
     Azure,
     Local,
+}
+
+impl From<Store> for StoreKeys {
+    fn from(store: Store) -> Self {
+        let none = Self::default();
+        match store {
+            Store::S3(s3) => {
+                let (access_key, secret_key) = s3.credentials.unzip();
+                Self {
+                    r#type: Some(Type::S3),
+                    bucket: Some(s3.bucket),
+                    region: s3.region,
+                    endpoint: s3.endpoint,
+                    path_style: Some(s3.path_style),
+                    access_key,
+                    secret_key,
+                    session_token: s3.session_token,
+                    ..none
+                }
+            }
+            Store::Gcs(gcs) => Self {
+                r#type: Some(Type::Gcs),
+                bucket: Some(gcs.bucket),
+                endpoint: gcs.endpoint,
+                service_account: gcs.service_account,
+                ..none
+            },
+            Store::Azure(azure) => Self {
+                r#type: Some(Type::Azure),
+                bucket: Some(azure.bucket),
+                account: azure.account,
+                secret_key: azure.secret_key,
+                endpoint: azure.endpoint,
+                ..none
+            },
+            Store::Local(path) => Self { r#type: Some(Type::Local), path: Some(path), ..none },
+        }
+    }
 }
 
 impl TryFrom<StoreKeys> for Store {
@@ -306,7 +374,7 @@ fn memory_limit<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
 }
 
 fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    super::file::duration(from)
+    super::values::duration(from)
 }
 
 fn queue<'de, D: Deserializer<'de>>(from: D) -> Result<SendingQueue, D::Error> {

@@ -1,9 +1,9 @@
-//! Where in the configuration file a mistake is, and what was meant. Comes in: what the parser or a
-//! check says; goes out: the same with line, column and a remedy.
+//! Where in the configuration file a mistake is, and what was meant. Comes in: what the reader or a
+//! check says; goes out: the same with line, column, the way there and a remedy.
 
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess};
+use super::tree::{Node, Place};
 
 /// A step into the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,14 +31,42 @@ pub fn path<'a>(keys: impl IntoIterator<Item = &'a str>) -> Vec<Step> {
     keys.into_iter().map(Step::from).collect()
 }
 
-/// What is wrong with a value that can be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is wrong: where, and why. A parser's and a check's are the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mistake {
     path: Vec<Step>,
     message: String,
+    place: Option<Place>,
+    /// A key below the path that is not known, and those that are.
+    unknown: Option<(String, &'static [&'static str])>,
+    /// A key below the path that cannot be one.
+    key: Option<String>,
+}
+
+impl std::error::Error for Mistake {}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = self.place.filter(|place| place.line > 0) {
+            write!(f, "{place}: ")?;
+        }
+        let way = self.way();
+        if !way.is_empty() {
+            write!(f, "{way}: ")?;
+        }
+        match &self.unknown {
+            Some((key, known)) => f.write_str(&unknown_key(&way, key, known)),
+            None => f.write_str(&self.message),
+        }
+    }
 }
 
 impl Mistake {
+    /// Of a file, at a place.
+    pub fn new(place: Place, message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: Some(place), ..Self::default() }
+    }
+
     /// At `steps` below `path`.
     pub fn at<S: Into<Step>>(
         path: &[Step],
@@ -46,98 +74,79 @@ impl Mistake {
         message: impl Into<String>,
     ) -> Self {
         let path = path.iter().cloned().chain(steps.into_iter().map(Into::into)).collect();
-        Self { path, message: message.into() }
+        Self { path, message: message.into(), ..Self::default() }
     }
 
-    /// As the parser's error, which knows line and column: it is made to fail at this place of
-    /// `text`. The place of what is not there is that of the last thing on the way to it.
-    pub fn locate(&self, text: &str) -> serde_yaml::Error {
-        let seek = Seek { path: &self.path, message: &self.message };
-        match seek.deserialize(serde_yaml::Deserializer::from_str(text)) {
-            Err(error) => error,
-            Ok(()) => de::Error::custom(&self.message),
-        }
-    }
-}
-
-/// Goes along a path and fails at its end.
-#[derive(Clone, Copy)]
-struct Seek<'a> {
-    path: &'a [Step],
-    message: &'a str,
-}
-
-impl Seek<'_> {
-    fn fail<E: de::Error>(self) -> E {
-        E::custom(self.message)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Seek<'_> {
-    type Value = ();
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de> de::Visitor<'de> for Seek<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("what was there before")
+    /// The same, at a place that was found out.
+    pub fn placed(self, place: Place) -> Self {
+        Self { place: Some(place), ..self }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Some((Step::Key(wanted), rest)) = self.path.split_first() else {
-            return Err(self.fail());
-        };
-        while let Some(key) = map.next_key::<serde_yaml::Value>()? {
-            if key.as_str() == Some(wanted) {
-                return map.next_value_seed(Seek { path: rest, ..self });
-            }
-            map.next_value::<IgnoredAny>()?;
-        }
-        Err(self.fail())
+    /// Where it is, as far as that is known.
+    pub const fn place(&self) -> Option<Place> {
+        self.place
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let Some((Step::Index(wanted), rest)) = self.path.split_first() else {
-            return Err(self.fail());
-        };
-        for _ in 0..*wanted {
-            if list.next_element::<IgnoredAny>()?.is_none() {
-                break;
+    /// With its place in the file that `root` is. The place of what is not there is that of the last
+    /// thing on the way to it.
+    pub fn locate(self, root: &Node) -> Self {
+        match self.place {
+            Some(_) => self,
+            None => {
+                let place = root.along(&self.path).place;
+                self.placed(place)
             }
         }
-        match list.next_element_seed(Seek { path: rest, ..self })? {
-            Some(()) => Ok(()),
-            None => Err(self.fail()),
+    }
+
+    /// What to take out of the file to find more.
+    pub(super) fn culprit(&self) -> Vec<Step> {
+        let key = self.unknown.as_ref().map(|(key, _)| key).or(self.key.as_ref());
+        let key = key.map(|key| Step::Key(key.clone()));
+        self.path.iter().cloned().chain(key).collect()
+    }
+
+    /// The way there in a line: `exporters.otlp.tls`, `capture.include[2]`.
+    fn way(&self) -> String {
+        let mut way = String::new();
+        for step in &self.path {
+            match step {
+                Step::Key(key) if way.is_empty() => way.push_str(key),
+                Step::Key(key) => way.extend([".", key]),
+                Step::Index(index) => way.push_str(&format!("[{index}]")),
+            }
         }
+        way
     }
 
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<(), E> {
-        Err(self.fail())
+    /// One step further down than it was told.
+    pub(super) fn below(mut self, step: Step) -> Self {
+        self.path.insert(0, step);
+        self
     }
 
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<(), E> {
-        Err(self.fail())
+    /// With the place of `node`, unless it is known better. What came from elsewhere is not shown,
+    /// but how it is written.
+    pub(super) fn of(mut self, node: &Node) -> Self {
+        self.place = self.place.or(Some(node.place));
+        if let (Some(expanded), Some(text)) = (&node.expanded, node.text()) {
+            let written = format!("`{}`", expanded.written);
+            for text in [Some(text), expanded.original.as_deref()].into_iter().flatten() {
+                self.message = self.message.replace(&format!("`{text}`"), &written);
+            }
+        }
+        self
     }
 
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<(), E> {
-        Err(self.fail())
+    /// Of the key itself, not of what is behind it.
+    pub(super) fn of_key(self, key: &Node) -> Self {
+        let name = key.text().map(str::to_owned);
+        Self { key: name, ..self.of(key) }
     }
 
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<(), E> {
-        Err(self.fail())
-    }
-
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<(), E> {
-        Err(self.fail())
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
-        Err(self.fail())
+    /// Of a key that is not known among others.
+    pub(super) fn unknown(key: &str, known: &'static [&'static str]) -> Self {
+        Self { unknown: Some((key.to_owned(), known)), ..Self::default() }
     }
 }
 
@@ -209,25 +218,27 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("console", "sending_queue", "what waits is bounded by OTEL_BSP_* and OTEL_BLRP_*"),
 ];
 
-/// An error of the parser's in words; with what to do, where that is known.
-pub fn told(error: &serde_yaml::Error) -> String {
-    let text = error.to_string();
-    unknown_key(&text).unwrap_or(text)
-}
-
 /// What is said of a key that is not known, in place of all that are.
-fn unknown_key(text: &str) -> Option<String> {
-    // The words are serde's (`de::Error::unknown_field`), with the way to the block before them.
-    let (way, rest) = text.split_once("unknown field `")?;
-    let (key, rest) = rest.split_once('`')?;
-    let known: Vec<_> = rest.split('`').skip(1).step_by(2).collect();
-    let block = kind_of(way.trim_end_matches(": "));
+fn unknown_key(way: &str, key: &str, known: &[&str]) -> String {
+    let block = kind_of(way);
     let refused = REFUSED.iter().find(|(place, name, _)| *place == block && *name == key);
     if let Some((_, _, instead)) = refused {
-        return Some(format!("{way}the Collector has `{key}` here, tap does not: {instead}"));
+        return format!("the Collector has `{key}` here, tap does not: {instead}");
     }
-    let meant = closest(key, &known)?;
-    Some(format!("{way}unknown field `{key}`; did you mean `{meant}`?"))
+    match closest(key, known) {
+        Some(meant) => format!("unknown field `{key}`; did you mean `{meant}`?"),
+        None => format!("unknown field `{key}`, expected {}", any_of(known)),
+    }
+}
+
+/// These names as a choice.
+pub(super) fn any_of(known: &[&str]) -> String {
+    match known {
+        [] => "none".to_owned(),
+        [one] => format!("`{one}`"),
+        [one, other] => format!("`{one}` or `{other}`"),
+        many => format!("one of `{}`", many.join("`, `")),
+    }
 }
 
 /// The block that a way leads to, as [`REFUSED`] has it: an exporter goes by its type.
@@ -303,20 +314,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_found_in_the_text() {
-        let text = "a:\n  b: [x, y]\n  c:\nd: { e: 1 }\n";
-        for (steps, place) in [
-            (vec![Step::from("a"), "b".into(), 1.into()], (2, 10)),
-            (vec!["a".into(), "b".into()], (2, 6)),
-            (vec!["d".into(), "e".into()], (4, 9)),
-            (vec!["d".into(), "f".into()], (4, 4)),
-            (vec!["a".into(), "b".into(), 7.into()], (2, 6)),
-        ] {
-            let mistake = Mistake::at(&[], steps.clone(), "wrong");
-            let error = mistake.locate(text);
-            let at = error.location().map(|at| (at.line(), at.column()));
-            assert_eq!(at, Some(place), "{steps:?}: {error}");
-            assert!(error.to_string().contains("wrong"));
-        }
+    fn a_mistake_says_where_it_is() {
+        let at = |steps: &[Step]| Mistake::at(steps, [] as [Step; 0], "wrong");
+        let tree = crate::config::tree::parse("a:\n  b: [x, y]\n").unwrap();
+        let path = [Step::from("a"), "b".into(), 1.into()];
+        assert_eq!(at(&path).locate(&tree).to_string(), "2:10: a.b[1]: wrong");
+        assert_eq!(at(&[]).locate(&tree).to_string(), "1:1: wrong");
+        let unknown = Mistake::unknown("endpont", &["endpoint", "tls"]);
+        assert_eq!(unknown.to_string(), "unknown field `endpont`; did you mean `endpoint`?");
     }
 }

@@ -1,10 +1,11 @@
 //! Block `service` of the configuration file: which processors and exporters a signal goes to. Blocks, nesting and
 //! keys are the Collector's.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{self, MapAccess},
 };
 
@@ -13,10 +14,11 @@ use super::{
     exporters::Exporters,
     place::{Mistake, Step, closest, path},
     processors::Processors,
+    schema,
 };
 
 /// Block `service`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Service {
     /// By `signal` or `signal/name`. Without it every exporter of the file serves every signal that
@@ -38,7 +40,7 @@ pub struct Id {
 }
 
 /// One way of a signal.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pipeline {
     /// What is done to items, in this order.
@@ -67,6 +69,27 @@ impl FromStr for Id {
             return Err(format!("`{text}` is no name: write {kind} or {kind}/other"));
         }
         Ok(Self { name: text.into(), signal })
+    }
+}
+
+impl Serialize for Pipelines {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.0.iter().map(|(id, pipeline)| (&*id.name, pipeline)))
+    }
+}
+
+impl JsonSchema for Pipelines {
+    fn schema_name() -> Cow<'static, str> {
+        "Pipelines".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let pipeline = schema::or_nothing::<Pipeline>(generator);
+        json_schema!({
+            "type": "object",
+            "patternProperties": { "^(traces|logs|metrics)(/\\S+)?$": pipeline },
+            "additionalProperties": false
+        })
     }
 }
 

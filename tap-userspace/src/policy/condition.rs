@@ -19,7 +19,7 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use cel::{Context, ExecutionError, Program, Value};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::expression;
 pub use super::expression::{Error, Failed};
@@ -93,6 +93,12 @@ impl PartialEq for Condition {
 impl fmt::Debug for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.source)
+    }
+}
+
+impl Serialize for Condition {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.source)
     }
 }
 

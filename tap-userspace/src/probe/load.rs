@@ -4,7 +4,7 @@
 
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
+    maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
     programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError},
 };
 use aya_log::EbpfLogger;
@@ -17,6 +17,7 @@ use super::{
     cgroup::Root,
     kernel_btf,
     plan::{Hook, Need, PLAN, Row, Way},
+    rules::Rules,
     snapshot::Snapshot,
     sys,
     usage::Usage,
@@ -113,6 +114,8 @@ pub struct Probes {
     pub counters: Counters,
     /// Words to the kernel side about single connections.
     pub verdicts: HashMap<MapData, u64, Plain<Verdict>>,
+    /// Which connections are looked at, until whoever changes that takes it.
+    pub rules: Option<Rules>,
     /// The walk over open connections, where it loads.
     pub snapshot: Option<Snapshot>,
     /// Lines that the programs write, where debugging wants them.
@@ -156,13 +159,14 @@ pub fn load(root: &Root, mut wanted: Wanted) -> Result<Probes, LoadError> {
         wanted.settings.by_cookie = 1;
         object = prepare(&wanted, btf.as_ref())?;
     }
-    fill(&mut object, &wanted)?;
+    let mut rules = Rules::take(&mut object)?;
+    rules.apply(&wanted)?;
     let outcomes = attach_all(&mut object, root, btf.as_ref())?;
     drop(btf);
     // The kernel's BTF takes some 40 MiB while it is parsed; nothing after is of that size, and the
     // allocator would keep it.
     sys::give_memory_back();
-    take(object, outcomes)
+    take(object, outcomes, rules)
 }
 
 /// Tries every program of the plan without attaching any (`tap check`).
@@ -282,28 +286,8 @@ fn attach(object: &mut Ebpf, row: &Row, root: &Root) -> Result<(), String> {
     attached.map_err(|error| brief(&error))
 }
 
-fn fill(object: &mut Ebpf, wanted: &Wanted) -> Result<(), LoadError> {
-    let map = object.map_mut("ADMISSION").ok_or(LoadError::NoMap("ADMISSION"))?;
-    let failed = |name| move |error| LoadError::Fill(name, error);
-    Array::<_, Plain<Admission>>::try_from(map)
-        .and_then(|mut map| map.set(0, Plain(wanted.admission), 0))
-        .map_err(failed("ADMISSION"))?;
-    let map = object.map_mut("PORTS").ok_or(LoadError::NoMap("PORTS"))?;
-    let mut ports = HashMap::<_, u16, u8>::try_from(map).map_err(failed("PORTS"))?;
-    for (port, rule) in &wanted.ports {
-        ports.insert(port, rule, 0).map_err(failed("PORTS"))?;
-    }
-    let map = object.map_mut("PREFIXES").ok_or(LoadError::NoMap("PREFIXES"))?;
-    let mut prefixes = LpmTrie::<_, [u8; 16], u8>::try_from(map).map_err(failed("PREFIXES"))?;
-    for (prefix, rule) in &wanted.prefixes {
-        let key = Key::new(prefix.len, prefix.address);
-        prefixes.insert(&key, rule, 0).map_err(failed("PREFIXES"))?;
-    }
-    Ok(())
-}
-
 /// Takes every map once.
-fn take(mut object: Ebpf, outcomes: Vec<Outcome>) -> Result<Probes, LoadError> {
+fn take(mut object: Ebpf, outcomes: Vec<Outcome>, rules: Rules) -> Result<Probes, LoadError> {
     let lines = programs_tell().then(|| EbpfLogger::init(&mut object)).transpose();
     let lines = lines.unwrap_or_else(|error| {
         tracing::warn!(%error, "The kernel programs' own lines are not read.");
@@ -333,6 +317,7 @@ fn take(mut object: Ebpf, outcomes: Vec<Outcome>) -> Result<Probes, LoadError> {
         data,
         counters: Counters(counters),
         verdicts,
+        rules: Some(rules),
         snapshot,
         lines,
         outcomes,

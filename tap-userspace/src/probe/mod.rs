@@ -8,6 +8,7 @@ pub mod load;
 pub mod neighbours;
 pub mod plan;
 pub mod privileges;
+pub mod rules;
 pub mod snapshot;
 pub mod support;
 pub mod sys;

@@ -3,16 +3,18 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::queue::duration;
 use crate::config::{
-    file::scalar,
     place::{Mistake, Step},
+    schema,
+    values::{scalar, write_duration},
 };
 
 /// The block: requests as lines of OTLP/JSON in a file that its owner alone can read.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct File {
     /// The file.
@@ -28,7 +30,8 @@ pub struct File {
     /// What is there stays. The Collector's default is `false`: a restart would lose it.
     pub append: bool,
     /// Longest wait before lines are written.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "write_duration")]
+    #[schemars(schema_with = "schema::go_duration")]
     pub flush_interval: Duration,
     /// Makes the folder that the file is in.
     pub create_directory: bool,
@@ -49,7 +52,7 @@ impl Default for File {
 }
 
 /// `rotation`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rotation {
     /// A file gets no longer than that; zero is the default, as in lumberjack.
@@ -85,7 +88,8 @@ impl Rotation {
 }
 
 /// `format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// OTLP/JSON, a request a line.
     Json,
@@ -94,6 +98,15 @@ pub enum Format {
 /// `compression: zstd`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Zstd;
+
+impl Serialize for Zstd {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str("zstd")
+    }
+}
+
+schema::by_hand!(Zstd, { "enum": ["zstd", "none", ""] });
+schema::by_hand!(Format, { "const": "json" });
 
 impl File {
     /// What no key alone shows to be wrong.

@@ -7,10 +7,11 @@ pub mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{self, DeserializeSeed, MapAccess},
 };
 
@@ -19,7 +20,10 @@ pub use self::{
     otlp::Otlp,
     queue::{Batch, RetryOnFailure, SendingQueue, Sizer},
 };
-use super::place::{Mistake, closest, path};
+use super::{
+    place::{Mistake, closest, path},
+    schema,
+};
 
 /// Block `exporters`, in the file's order; no name is there twice.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -265,8 +269,45 @@ impl Exporter {
     }
 }
 
+impl Serialize for Exporters {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.iter().map(|(name, exporter)| (&**name, exporter)))
+    }
+}
+
+impl Serialize for Exporter {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Otlp(otlp) => otlp.serialize(to),
+            Self::Console => NoKeys {}.serialize(to),
+            Self::File(file) => file.serialize(to),
+        }
+    }
+}
+
+impl JsonSchema for Exporters {
+    fn schema_name() -> Cow<'static, str> {
+        "Exporters".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let otlp = schema::or_nothing::<Otlp>(generator);
+        let file = schema::or_nothing::<File>(generator);
+        let none = schema::or_nothing::<NoKeys>(generator);
+        json_schema!({
+            "type": ["object", "null"],
+            "patternProperties": {
+                "^(otlp|otlp_grpc|otlphttp|otlp_http)(/\\S+)?$": otlp,
+                "^(console|debug)(/\\S+)?$": none,
+                "^file(/\\S+)?$": file
+            },
+            "additionalProperties": false
+        })
+    }
+}
+
 /// The settings of an exporter that has none.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NoKeys {}
 

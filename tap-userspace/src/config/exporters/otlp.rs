@@ -5,17 +5,19 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue, Uri};
-use serde::{Deserialize, Deserializer, de};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Id, Kind, RetryOnFailure, SendingQueue, queue::some_duration};
 use crate::config::{
     environment::{Compression, Protocol, Signal, check_endpoint},
-    file::{Secret, or_default, scalar},
     place::{Mistake, Step},
+    schema,
+    values::{Secret, scalar, write_some_duration},
 };
 
 /// The block. A `sending_queue` that is absent leaves its part to `OTEL_BSP_*` and `OTEL_BLRP_*`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Otlp {
     /// The exporter's type; part of its name.
@@ -38,10 +40,10 @@ pub struct Otlp {
     /// Compression of requests.
     pub compression: Option<Compression>,
     /// Longest time of one attempt; zero is without end.
-    #[serde(deserialize_with = "some_duration")]
+    #[serde(deserialize_with = "some_duration", serialize_with = "write_some_duration")]
+    #[schemars(schema_with = "schema::some_go_duration")]
     pub timeout: Option<Duration>,
     /// Certificates.
-    #[serde(deserialize_with = "or_default")]
     pub tls: Tls,
     /// Where requests wait.
     pub sending_queue: Option<SendingQueue>,
@@ -50,7 +52,7 @@ pub struct Otlp {
 }
 
 /// `encoding`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// Protobuf.
@@ -60,7 +62,7 @@ pub enum Encoding {
 }
 
 /// `tls` (configtls).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// An endpoint without a scheme is reached without TLS.
@@ -250,6 +252,37 @@ impl Tls {
     }
 }
 
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.text)
+    }
+}
+
+impl Serialize for TlsVersion {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(match self {
+            Self::V12 => "1.2",
+            Self::V13 => "1.3",
+        })
+    }
+}
+
+impl Serialize for Headers {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let value = |value: &HeaderValue| {
+            Secret(String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        to.collect_map(self.0.iter().map(|(name, text)| (name.as_str(), value(text))))
+    }
+}
+
+schema::by_hand!(Endpoint, { "type": "string", "minLength": 1 });
+schema::by_hand!(TlsVersion, { "enum": ["1.2", "1.3", 1.2, 1.3] });
+schema::by_hand!(Headers, {
+    "type": "object",
+    "additionalProperties": { "type": ["string", "number", "boolean", "null"] }
+});
+
 impl<'de> Deserialize<'de> for Endpoint {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         scalar(from, |text| {
@@ -331,11 +364,6 @@ impl<'de> Deserialize<'de> for Value {
         // The value itself is a secret, and no message shows it.
         scalar(from, |text| {
             let text = text.unwrap_or_default();
-            if text.contains("${") {
-                return Err("tap puts nothing in place of `${…}`: write the value itself, or for \
-                            the exporter `otlp` set OTEL_EXPORTER_OTLP_HEADERS"
-                    .into());
-            }
             let mut value = HeaderValue::try_from(text)
                 .map_err(|_| "this cannot be the value of a header".to_owned())?;
             value.set_sensitive(true);

@@ -4,15 +4,17 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::{
-    file::{scalar, size as bytes},
     place::{Mistake, Step},
+    schema,
+    values::{scalar, size as bytes, write_duration, write_size, write_some_duration},
 };
 
 /// `sending_queue`; each signal has a queue of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SendingQueue {
     /// Whether there is one.
@@ -20,9 +22,11 @@ pub struct SendingQueue {
     /// Requests under way at a time: 10; with `storage` 1, which keeps the order, and after a crash
     /// no more than so many are sent twice.
     #[serde(deserialize_with = "count")]
+    #[schemars(range(min = 1, max = 1000))]
     pub num_consumers: Option<usize>,
     /// What may wait, measured by `sizer`.
     #[serde(deserialize_with = "size")]
+    #[schemars(range(min = 1))]
     pub queue_size: u64,
     /// What finds no room waits before the queue, as far as there is room there; else it is dropped.
     pub block_on_overflow: bool,
@@ -32,7 +36,8 @@ pub struct SendingQueue {
     #[serde(deserialize_with = "folder")]
     pub storage: Option<PathBuf>,
     /// Most bytes of the files of one queue in `storage`; tap's own key.
-    #[serde(deserialize_with = "storage_limit")]
+    #[serde(deserialize_with = "storage_limit", serialize_with = "write_size")]
+    #[schemars(schema_with = "schema::size")]
     pub storage_limit: u64,
     /// How many items make a request, and how long they wait for it.
     pub batch: Option<Batch>,
@@ -54,11 +59,12 @@ impl Default for SendingQueue {
 }
 
 /// `sending_queue.batch`: what a `batch` processor would do.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Batch {
     /// Longest wait for a request to fill.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "write_duration")]
+    #[schemars(schema_with = "schema::go_duration")]
     pub flush_timeout: Duration,
     /// Fewest items of a full request.
     pub min_size: usize,
@@ -88,7 +94,7 @@ impl Batch {
 }
 
 /// `sending_queue.sizer`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Sizer {
     /// Requests.
@@ -101,26 +107,31 @@ pub enum Sizer {
 }
 
 /// `retry_on_failure`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryOnFailure {
     /// Whether anything is tried again.
     pub enabled: bool,
     /// The first pause.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "write_duration")]
+    #[schemars(schema_with = "schema::go_duration")]
     pub initial_interval: Duration,
     /// How much shorter or longer each pause may be, as a part of it.
     #[serde(deserialize_with = "part")]
+    #[schemars(range(min = 0, max = 1))]
     pub randomization_factor: f64,
     /// Each pause is so many times the last one.
     #[serde(deserialize_with = "factor")]
+    #[schemars(range(min = 0))]
     pub multiplier: f64,
     /// The longest pause.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "write_duration")]
+    #[schemars(schema_with = "schema::go_duration")]
     pub max_interval: Duration,
     /// A request that fails for so long is dropped; zero: never. Where it is absent, 5 minutes, or
     /// never where the queue is on disk.
-    #[serde(deserialize_with = "some_duration")]
+    #[serde(deserialize_with = "some_duration", serialize_with = "write_some_duration")]
+    #[schemars(schema_with = "schema::some_go_duration")]
     pub max_elapsed_time: Option<Duration>,
 }
 
@@ -227,7 +238,7 @@ fn storage_limit<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     })
 }
 
-pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+pub(in crate::config) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     scalar(from, |text| read_duration(text.unwrap_or_default()))
 }
 

@@ -226,11 +226,6 @@ fn mistakes_are_told_with_their_place() {
         ("exporters: { otlp: { timeout: 10 } }", "1:31", "no duration"),
         ("exporters: { otlp: { headers: { 'a b': c } } }", "1:33", "no name of a header"),
         ("exporters: { otlp: { headers: { a: \"b\\nc\" } } }", "1:36", "cannot be the value"),
-        (
-            "exporters: { otlp: { headers: { a: '${env:TOKEN}' } } }",
-            "1:36",
-            "OTEL_EXPORTER_OTLP_HEADERS",
-        ),
         ("exporters: { otlp: { headers: [a] } }", "1:31", "a map of headers"),
         ("exporters: { otlp: { tls: { min_version: 1.1 } } }", "1:42", "\"1.2\" or \"1.3\""),
         (
@@ -242,7 +237,7 @@ fn mistakes_are_told_with_their_place() {
         ("exporters: { file: { path: /x, format: xml } }", "1:40", "write json"),
         ("exporters: { file: { path: /x, compression: gzip } }", "1:45", "zstd or none"),
         ("exporters: { file: { path: /x, rotation: { localtime: true } } }", "1:55", "UTC"),
-        ("exporters: { file: { path: /x, rotation: { max_days: -1 } } }", "1:54", "expected u64"),
+        ("exporters: { file: { path: /x, rotation: { max_days: -1 } } }", "1:54", "expected a whole number"),
         (
             "http_capture: { retry_on_failure: { max_elapsed_time: 1s } }",
             "1:55",

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::config::file::duration;
+use crate::config::{exporters::queue::duration, schema, values::write_duration};
 
 /// Settings of a `batch` processor, with the Collector's defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Batch {
     /// Items that a batch has when it leaves before its time.
@@ -16,7 +17,8 @@ pub struct Batch {
     /// Most items of a batch; 0: no bound but that of a request.
     pub send_batch_max_size: usize,
     /// Longest wait for a batch to fill; 0: none.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "write_duration")]
+    #[schemars(schema_with = "schema::go_duration")]
     pub timeout: Duration,
 }
 

@@ -1,7 +1,8 @@
 //! `filter`: items that one of its conditions holds of go no further. The keys are the Collector's
 //! filter processor's; its conditions are CEL instead of OTTL.
 
-use serde::{Deserialize, Deserializer, de};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::policy::{
     data::{LogRecord, Span},
@@ -9,7 +10,7 @@ use crate::policy::{
 };
 
 /// Settings of a `filter` processor.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Filter {
     /// What a condition does that cannot be told: it does not hold, either way.
@@ -22,7 +23,7 @@ pub struct Filter {
 
 /// `error_mode`. The Collector's default `propagate`, which drops what a condition fails of, is not
 /// tap's: CEL fails where OTTL says false (`attributes["n"] > 1` without such an attribute).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorMode {
     /// The failure is logged, once for each condition, and the item goes on.
@@ -33,23 +34,26 @@ pub enum ErrorMode {
 }
 
 /// `traces`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Traces {
     /// A span goes no further.
     #[serde(deserialize_with = "conditions::<_, Span>")]
+    #[schemars(with = "Vec<String>")]
     pub span: Vec<Expression>,
     /// An event is taken out of its span.
     #[serde(deserialize_with = "conditions::<_, EventOf>")]
+    #[schemars(with = "Vec<String>")]
     pub spanevent: Vec<Expression>,
 }
 
 /// `logs`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Logs {
     /// A log record goes no further.
     #[serde(deserialize_with = "conditions::<_, LogRecord>")]
+    #[schemars(with = "Vec<String>")]
     pub log_record: Vec<Expression>,
 }
 

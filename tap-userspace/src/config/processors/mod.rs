@@ -4,15 +4,16 @@
 pub mod batch;
 pub mod filter;
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{self, DeserializeSeed, MapAccess},
 };
 
 pub use self::{batch::Batch, filter::Filter};
-use super::{environment::Signal, place::closest};
+use super::{environment::Signal, place::closest, schema};
 
 /// Block `processors`, in the file's order; no name is there twice.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -135,6 +136,37 @@ impl Processor {
             }
             _ => None,
         }
+    }
+}
+
+impl Serialize for Processors {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.iter().map(|(name, processor)| (&**name, processor)))
+    }
+}
+
+impl Serialize for Processor {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Batch(batch) => batch.serialize(to),
+            Self::Filter(filter) => filter.serialize(to),
+        }
+    }
+}
+
+impl JsonSchema for Processors {
+    fn schema_name() -> Cow<'static, str> {
+        "Processors".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let batch = schema::or_nothing::<Batch>(generator);
+        let filter = schema::or_nothing::<Filter>(generator);
+        json_schema!({
+            "type": ["object", "null"],
+            "patternProperties": { "^batch(/\\S+)?$": batch, "^filter(/\\S+)?$": filter },
+            "additionalProperties": false
+        })
     }
 }
 

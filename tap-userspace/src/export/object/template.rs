@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use serde::{Serialize, Serializer};
+
 /// Longest template.
 const SOURCE_MAX: usize = 512;
 /// Longest value of a field.
@@ -111,6 +113,17 @@ pub struct Fields<'a> {
     pub region: &'a str,
     /// The store's address.
     pub endpoint: &'a str,
+}
+
+impl Serialize for Template {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let name = |field: &Field| NAMES.iter().find(|(_, known)| known == field);
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.to_string(),
+            Part::Field(field) => format!("{{{}}}", name(field).map_or("", |(name, _)| name)),
+        };
+        to.serialize_str(&self.0.iter().map(part).collect::<String>())
+    }
 }
 
 impl Template {
