@@ -139,8 +139,9 @@ impl Expander<'_> {
                 (value, is_plain) = (came, false);
                 continue;
             };
+            let within = expanded(written, None);
             let written = written.clone();
-            let mut other = placed(other, place, &written);
+            let mut other = placed(other, place, &within);
             self.node(&mut other, depth)?;
             let original = self.original(came, place)?;
             other.expanded = expanded(&written, original);
@@ -266,20 +267,20 @@ fn expanded(written: &str, original: Option<String>) -> Option<Rc<tree::Expanded
 }
 
 /// A tree whose parts are all at one place.
-fn placed(node: Node, place: Place, written: &str) -> Node {
+fn placed(node: Node, place: Place, expanded: &Option<Rc<tree::Expanded>>) -> Node {
     let content = match node.content {
         Content::List(list) => {
-            Content::List(list.into_iter().map(|node| placed(node, place, written)).collect())
+            Content::List(list.into_iter().map(|node| placed(node, place, expanded)).collect())
         }
         Content::Map(pairs) => Content::Map(
             pairs
                 .into_iter()
-                .map(|(key, value)| (Node { place, ..key }, placed(value, place, written)))
+                .map(|(key, value)| (Node { place, ..key }, placed(value, place, expanded)))
                 .collect(),
         ),
         scalar @ Content::Scalar { .. } => scalar,
     };
-    Node { place, content, expanded: expanded(written, None) }
+    Node { place, content, expanded: expanded.clone() }
 }
 
 /// Values of a tree.
@@ -420,7 +421,9 @@ mod tests {
             ("[\"a\",", r#""[\"a\",""#),
             ("true", "true"),
             ("true # a comment", "true|true # a comment"),
-            ("[filelog,${env:OTHER}]", r#"["filelog","testreceiver"]|[filelog,testreceiver]"#),
+            ("['filelog','${env:OTHER}']", r#"["filelog","testreceiver"]|['filelog','testreceiver']"#),
+            // A bracket opens a map there, so it is no YAML, and text.
+            ("[filelog,${env:OTHER}]", r#""[filelog,testreceiver]""#),
             (r#"["filelog","$${OTHER}"]"#, r#"["filelog","${OTHER}"]"#),
             ("abc\n", r#""abc\n""#),
             ("", "null|"),

@@ -1,7 +1,7 @@
 //! Block `http_capture` of the configuration file: which HTTP transactions become objects in an
 //! object store, how much of each, where, and under what name.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -32,7 +32,8 @@ pub struct HttpCapture {
     pub url: Option<Template>,
     /// How much of a transaction is stored where no rule holds.
     pub level: Level,
-    /// The first whose condition holds says how much.
+    /// The first whose condition holds says how much; 100 at most.
+    #[serde(deserialize_with = "rules")]
     pub rules: Vec<Rule>,
     /// Most bytes of an object, and of a body that is collected for one.
     #[serde(deserialize_with = "max_bytes", serialize_with = "write_size")]
@@ -342,6 +343,33 @@ fn is_bucket(name: &str) -> bool {
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'$');
     !name.is_empty() && name.len() <= 255 && name.bytes().all(plain)
+}
+
+/// Most rules: each is asked of each transaction until one holds.
+const RULES_MAX: usize = 100;
+
+fn rules<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Rule>, D::Error> {
+    struct Visitor;
+    impl<'de> de::Visitor<'de> for Visitor {
+        type Value = Vec<Rule>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of rules")
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Rule>, A::Error> {
+            let mut rules = Vec::new();
+            while let Some(rule) = list.next_element()? {
+                // Before the next is compiled, which is not for nothing.
+                if rules.len() == RULES_MAX {
+                    return Err(de::Error::custom(format!("more than {RULES_MAX} rules")));
+                }
+                rules.push(rule);
+            }
+            Ok(rules)
+        }
+    }
+    from.deserialize_seq(Visitor)
 }
 
 fn key<'de, D: Deserializer<'de>>(from: D) -> Result<Template, D::Error> {

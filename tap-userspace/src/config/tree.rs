@@ -16,7 +16,9 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use super::place::{Mistake, Step};
 
 /// Most values that a file has, those of its aliases counted each time.
-pub const NODES_MAX: usize = 20_000;
+pub const NODES_MAX: usize = 10_000;
+/// Most bytes of them, counted in the same way.
+const BYTES_MAX: usize = 4 << 20;
 /// Deepest nesting.
 pub const DEPTH_MAX: usize = 32;
 
@@ -237,8 +239,9 @@ impl Node {
 pub fn parse(text: &str) -> Result<Node, Mistake> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader {
+        text,
         events: Parser::new_from_str(text),
-        left: NODES_MAX,
+        left: Size { nodes: NODES_MAX, bytes: BYTES_MAX },
         anchors: HashMap::new(),
     };
     let root = reader.document()?;
@@ -250,11 +253,19 @@ pub fn parse(text: &str) -> Result<Node, Mistake> {
 }
 
 struct Reader<'a> {
+    text: &'a str,
     events: Parser<'a, saphyr_parser::StrInput<'a>>,
-    /// Values that there may still be.
-    left: usize,
-    /// What aliases stand for, and how many values that is.
-    anchors: HashMap<usize, (Node, usize)>,
+    /// What there may still be.
+    left: Size,
+    /// What aliases stand for, and how much that is.
+    anchors: HashMap<usize, (Node, Size)>,
+}
+
+/// How much a value is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
+    nodes: usize,
+    bytes: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -262,7 +273,13 @@ impl<'a> Reader<'a> {
         match self.events.next_event() {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => {
-                Err(Mistake::new((*error.marker()).into(), format!("not YAML: {}", error.info())))
+                let line = self.text.lines().nth(error.marker().line().saturating_sub(1));
+                let hint = match line.is_some_and(|line| line.contains("${")) {
+                    true => "; within [ ] and { } a `${…}` has quotes around it",
+                    false => "",
+                };
+                let why = format!("not YAML: {}{hint}", error.info());
+                Err(Mistake::new((*error.marker()).into(), why))
             }
             None => Err(Mistake::new(Place::default(), "not YAML: it ends too early")),
         }
@@ -294,7 +311,8 @@ impl<'a> Reader<'a> {
     ) -> Result<Node, Mistake> {
         let place = Place::from(span.start);
         let left = self.left;
-        self.take(1, place)?;
+        let bytes = if let Event::Scalar(text, ..) = &event { text.len() } else { 0 };
+        self.take(Size { nodes: 1, bytes }, place)?;
         if depth > DEPTH_MAX {
             let why = format!("more than {DEPTH_MAX} lists and maps within one another");
             return Err(Mistake::new(place, why));
@@ -316,27 +334,27 @@ impl<'a> Reader<'a> {
                 let Some((node, size)) = self.anchors.get(&anchor) else {
                     return Err(Mistake::new(place, "an alias of what it is itself in"));
                 };
-                let (node, size) = (node.clone(), *size);
-                self.take(size, place)?;
-                return Ok(node);
+                // Counted before it is copied.
+                take(&mut self.left, *size, place)?;
+                return Ok(node.clone());
             }
             _ => return Err(Mistake::new(place, "not YAML: a value was expected")),
         };
         let node = Node { place, content, expanded: None };
         if anchor > 0 {
             // The copy counts as well.
-            let size = left - self.left;
+            let size = Size {
+                nodes: left.nodes - self.left.nodes,
+                bytes: left.bytes - self.left.bytes,
+            };
             self.take(size, place)?;
             self.anchors.insert(anchor, (node.clone(), size));
         }
         Ok(node)
     }
 
-    fn take(&mut self, count: usize, place: Place) -> Result<(), Mistake> {
-        self.left = self.left.checked_sub(count).ok_or_else(|| {
-            Mistake::new(place, format!("more than {NODES_MAX} values, aliases counted each time"))
-        })?;
-        Ok(())
+    fn take(&mut self, size: Size, place: Place) -> Result<(), Mistake> {
+        take(&mut self.left, size, place)
     }
 
     fn list(&mut self, depth: usize) -> Result<Vec<Node>, Mistake> {
@@ -384,6 +402,19 @@ impl<'a> Reader<'a> {
         }
         Ok(pairs)
     }
+}
+
+/// Takes `size` from what is left.
+fn take(left: &mut Size, size: Size, place: Place) -> Result<(), Mistake> {
+    let nodes = left.nodes.checked_sub(size.nodes).ok_or_else(|| {
+        Mistake::new(place, format!("more than {NODES_MAX} values, aliases counted each time"))
+    })?;
+    let bytes = left.bytes.checked_sub(size.bytes).ok_or_else(|| {
+        let most = BYTES_MAX >> 20;
+        Mistake::new(place, format!("more than {most} MiB of text, aliases counted each time"))
+    })?;
+    *left = Size { nodes, bytes };
+    Ok(())
 }
 
 /// Adds the pairs of `<<: *alias` that are not there (YAML 1.1, merge key).
@@ -468,6 +499,7 @@ mod tests {
         for (text, place, words) in [
             ("a: [\n", "", "not YAML"),
             ("a: b: c\n", "1:5", "not YAML"),
+            ("a: { b: ${env:C} }\n", "1:", "has quotes around it"),
             ("a: 1\n---\nb: 2\n", "2:1", "second document"),
             ("a: 1\nb: 2\na: 3\n", "3:1", "`a` is there twice"),
             ("{ a: 1, a: 1 }", "1:9", "there twice"),

@@ -21,6 +21,7 @@ mod privileges;
 mod queue;
 mod receivers;
 mod recording;
+mod reload;
 mod settings;
 mod transactions;
 mod two_taps;

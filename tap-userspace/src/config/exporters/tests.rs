@@ -65,7 +65,8 @@ fn the_annotated_file_says_the_defaults() {
     let (_, block) = whole.split_once("\n# service:").unwrap();
     let service: Vec<_> = block.lines().filter_map(|line| line.strip_prefix("#")).collect();
     let yaml = format!(
-        "exporters: {{ otlp: , console: , file/archive: {{ path: /x }} }}\nservice:\n{}",
+        "exporters: {{ otlp: , console: , file/archive: {{ path: /x }} }}\n\
+         processors: {{ batch: , filter/noise: }}\nservice:\n{}",
         service.join("\n")
     );
     assert!(Config::parse(&yaml).unwrap().service.pipelines.is_some(), "{yaml}");
@@ -268,12 +269,12 @@ fn mistakes_are_told_with_their_place() {
         ("processors: { filter: { error_mode: propagate } }\n", "1:37", "`ignore` or `silent`"),
         (
             "processors: { filter: { traces: { span: ['nam == 1'] } } }\n",
-            "1:41",
+            "1:42",
             "`nam` is no variable",
         ),
         (
             "processors: { filter: { logs: { log_record: ['true', 'body =='] } } }\n",
-            "1:45",
+            "1:54",
             "is no CEL expression",
         ),
         ("service: { telemetry: {} }\n", "1:12", "--log-level"),
