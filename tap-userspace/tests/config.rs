@@ -296,9 +296,13 @@ fn what_is_shown_is_what_is_in_force_without_secrets() {
     let all = text(&output);
     assert!(output.status.success() && !all.contains("hush"), "{all}");
     let shown = String::from_utf8(output.stdout).unwrap();
-    for words in
-        ["life: 1MiB", "data: 16MiB", "key: (secret)", "authorization: (secret)", "http://gateway:4317"]
-    {
+    for words in [
+        "life: 1MiB",
+        "data: 16MiB",
+        "key: (secret)",
+        "authorization: (secret)",
+        "http://gateway:4317",
+    ] {
         assert!(shown.contains(words), "{words}: {all}");
     }
     fs::write(&path, &shown).unwrap();

@@ -107,53 +107,107 @@ fn hostile_configurations_are_refused_in_bounded_time_and_memory() {
         ("open quote", Box::new(|| repeated(&path, "a: \"", "b", 1_000_000, "")), "not YAML"),
         ("long scalar", Box::new(|| repeated(&path, "a: ", "b", 1_000_000, "")), "unknown field"),
         ("long key", Box::new(|| repeated(&path, "", "b", 1_000_000, ": 1")), ""),
-        ("lines of text", Box::new(|| repeated(&path, "a:\n", "  b\n", 250_000, "")), "unknown field"),
+        (
+            "lines of text",
+            Box::new(|| repeated(&path, "a:\n", "  b\n", 250_000, "")),
+            "unknown field",
+        ),
         ("comments", Box::new(|| repeated(&path, "", "# b\n", 250_000, "a: 1")), "unknown field"),
         ("line ends", Box::new(|| repeated(&path, "", "\n", 1_000_000, "a: 1")), "unknown field"),
         ("tabs", Box::new(|| repeated(&path, "a:", "\t", 1_000_000, "")), ""),
-        ("escapes", Box::new(|| repeated(&path, "a: \"", "\\U0001F600", 100_000, "\"")), "unknown field"),
+        (
+            "escapes",
+            Box::new(|| repeated(&path, "a: \"", "\\U0001F600", 100_000, "\"")),
+            "unknown field",
+        ),
         ("folded", Box::new(|| repeated(&path, "a: >\n", "\n x\n", 250_000, "")), "unknown field"),
         ("anchors", Box::new(|| repeated(&path, "", "- &a x\n", 140_000, "")), "values"),
-        ("aliases", Box::new(|| repeated(&path, "a: &a [x,x,x,x,x,x]\nb:\n", "- *a\n", 190_000, "")), "aliases counted"),
+        (
+            "aliases",
+            Box::new(|| repeated(&path, "a: &a [x,x,x,x,x,x]\nb:\n", "- *a\n", 190_000, "")),
+            "aliases counted",
+        ),
         ("bomb", Box::new(|| write(&bomb("[x, x, x, x, x, x, x, x, x]"))), "aliases counted"),
         ("bomb of maps", Box::new(|| write(&bomb("{a: x, b: x}"))), "aliases counted"),
         ("long bomb", Box::new(|| write(&bomb(&"x".repeat(900_000)))), "MiB of text"),
-        ("merges", Box::new(|| repeated(&path, "a: &a {b: c}\nd:\n", "  <<: *a\n", 100_000, "")), "values"),
-        ("keys", Box::new(|| {
-            let mut file = BufWriter::new(File::create(&path).unwrap());
-            (0..4900).for_each(|n| writeln!(file, "key{n}: 1").unwrap());
-        }), "20 mistakes"),
+        (
+            "merges",
+            Box::new(|| repeated(&path, "a: &a {b: c}\nd:\n", "  <<: *a\n", 100_000, "")),
+            "values",
+        ),
+        (
+            "keys",
+            Box::new(|| {
+                let mut file = BufWriter::new(File::create(&path).unwrap());
+                (0..4900).for_each(|n| writeln!(file, "key{n}: 1").unwrap());
+            }),
+            "20 mistakes",
+        ),
         ("documents", Box::new(|| repeated(&path, "", "---\n", 250_000, "")), "second document"),
         ("tags", Box::new(|| repeated(&path, "", "- !t x\n", 100_000, "")), "no tag"),
         ("no text", Box::new(|| fs::write(&path, [0xff, 0xfe, 0]).unwrap()), "no UTF-8"),
         ("zeros", Box::new(|| repeated(&path, "", "\0", 1_000_000, "")), ""),
-        ("100 MB", Box::new(|| File::create(&path).unwrap().set_len(100_000_000).unwrap()), "longer than 1 MiB"),
+        (
+            "100 MB",
+            Box::new(|| File::create(&path).unwrap().set_len(100_000_000).unwrap()),
+            "longer than 1 MiB",
+        ),
         ("million rules", Box::new(|| many_rules("port: 443", 1_000_000)), "longer than 1 MiB"),
         ("50,000 rules", Box::new(|| many_rules("port: 443", 50_000)), "values"),
         ("wide rules", Box::new(|| many_rules("port: 1-65535", 3_000)), "ports"),
         ("3,000 prefixes", Box::new(|| many_rules("cidr: 10.0.0.0/8", 3_000)), "prefixes"),
         ("wrong rules", Box::new(|| many_rules("port: 0", 3_000)), "mistakes"),
-        ("conditions", Box::new(|| {
-            let rule = "  - { condition: 'request.method.matches(\"(a+)+$\")', level: full }\n";
-            repeated(&path, "http_capture:\n  rules:\n", rule, 1_900, "");
-        }), "rules"),
-        ("filters", Box::new(|| {
-            let before = "processors:\n  filter:\n    traces:\n      span:\n";
-            repeated(&path, before, "      - attributes[\"a\"] == 1\n", 9_900, "");
-        }), "valid"),
-        ("deep condition", Box::new(|| {
-            let condition = format!("{}true{}", "(".repeat(400), ")".repeat(400));
-            write(&format!("http_capture: {{ rules: [{{ condition: '{condition}', level: full }}] }}\n"));
-        }), ""),
+        (
+            "conditions",
+            Box::new(|| {
+                let rule = "  - { condition: 'request.method.matches(\"(a+)+$\")', level: full }\n";
+                repeated(&path, "http_capture:\n  rules:\n", rule, 1_900, "");
+            }),
+            "rules",
+        ),
+        (
+            "filters",
+            Box::new(|| {
+                let before = "processors:\n  filter:\n    traces:\n      span:\n";
+                repeated(&path, before, "      - attributes[\"a\"] == 1\n", 9_900, "");
+            }),
+            "valid",
+        ),
+        (
+            "deep condition",
+            Box::new(|| {
+                let condition = format!("{}true{}", "(".repeat(400), ")".repeat(400));
+                write(&format!(
+                    "http_capture: {{ rules: [{{ condition: '{condition}', level: full }}] }}\n"
+                ));
+            }),
+            "",
+        ),
         ("variables", Box::new(|| repeated(&path, "a: '", "${env:NO:-x}", 80_000, "'")), "64 KiB"),
-        ("lists of variables", Box::new(|| repeated(&path, "a:\n", "- ${env:NO:-x}\n", 9_900, "")), "hold itself"),
+        (
+            "lists of variables",
+            Box::new(|| repeated(&path, "a:\n", "- ${env:NO:-x}\n", 9_900, "")),
+            "hold itself",
+        ),
         ("of itself", Box::new(|| write("a: ${env:SELF}\n")), "hold itself"),
         ("twice itself", Box::new(|| write("a: ${env:TWICE}\n")), "hold itself"),
         ("lists of itself", Box::new(|| write("a: ${env:LIST}\n")), ""),
         ("file of itself", Box::new(|| write(&itself)), ""),
-        ("open variables", Box::new(|| repeated(&path, "a: '", "${", 500_000, "'")), "unknown field"),
-        ("closed variables", Box::new(|| repeated(&path, "a: '", "$}", 500_000, "'")), "unknown field"),
-        ("escaped variables", Box::new(|| repeated(&path, "a: '", "$${a}", 200_000, "'")), "unknown field"),
+        (
+            "open variables",
+            Box::new(|| repeated(&path, "a: '", "${", 500_000, "'")),
+            "unknown field",
+        ),
+        (
+            "closed variables",
+            Box::new(|| repeated(&path, "a: '", "$}", 500_000, "'")),
+            "unknown field",
+        ),
+        (
+            "escaped variables",
+            Box::new(|| repeated(&path, "a: '", "$${a}", 200_000, "'")),
+            "unknown field",
+        ),
         ("dollars", Box::new(|| repeated(&path, "a: '", "$", 999_000, "{a}'")), ""),
         ("device within", Box::new(|| write("trace: { key: '${file:/dev/zero}' }\n")), "no file"),
         ("pipe within", Box::new(|| write(&fifo_within)), "no file"),
@@ -172,9 +226,11 @@ fn hostile_configurations_are_refused_in_bounded_time_and_memory() {
         write();
         judge(name, &path, words);
     }
-    for (name, path) in
-        [("pipe", fifo.clone()), ("device", PathBuf::from("/dev/zero")), ("folder", home.to_owned())]
-    {
+    for (name, path) in [
+        ("pipe", fifo.clone()),
+        ("device", PathBuf::from("/dev/zero")),
+        ("folder", home.to_owned()),
+    ] {
         judge(name, &path, "no file");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

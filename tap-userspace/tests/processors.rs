@@ -134,14 +134,14 @@ async fn processors_are_swapped_under_load_and_nothing_is_lost() {
     .unwrap();
     for round in 0..1000 {
         exporters.offer(many(10));
-        exporters.swap(&pipelines[round % pipelines.len()]);
+        exporters.swap().apply(&pipelines[round % pipelines.len()]);
         if round % 50 == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
     // The last one swapped in drops all.
     let before = Instant::now();
-    exporters.swap(&pipelines[3]);
+    exporters.swap().apply(&pipelines[3]);
     while exporters.counters().items()[0].counts().queued > 0 {
         assert!(before.elapsed() < Duration::from_secs(20));
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -187,7 +187,8 @@ fn effects(config: &Config, pipelines: &Pipelines) -> Vec<(&'static str, String)
         };
         list.push((signal.lower(), text));
     }
-    if let Some(store) = config.http_capture.store.as_ref().filter(|_| config.http_capture.is_on()) {
+    if let Some(store) = config.http_capture.store.as_ref().filter(|_| config.http_capture.is_on())
+    {
         list.push(("objects", store.name().to_owned()));
     }
     list

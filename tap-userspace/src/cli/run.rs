@@ -21,6 +21,7 @@ use crate::{
     config::{
         environment::{Environment, Exporter, Signal},
         file::{Config, DbPayload, HttpPayload},
+        load::DEFAULT_PATH,
         pipelines::Pipelines,
         reload::{self, Reloader},
     },
@@ -31,9 +32,7 @@ use crate::{
         traffic::{self, Traffic},
     },
     pipeline::{self, Parts, TraceError},
-    probe::{
-        cgroup, load, neighbours, plan::Need, privileges, rules::Rules, support, sys,
-    },
+    probe::{cgroup, load, neighbours, plan::Need, privileges, rules::Rules, support, sys},
     protocol::content::Collect,
     source::file::Writer,
     telemetry::{cloud, log, resource::Resource},
@@ -68,7 +67,8 @@ pub fn run(
     let config = Config::find(global.config.as_deref()).map_err(Failure::usage)?;
     let environment = Environment::from_process(&config).map_err(Failure::usage)?;
     environment.warn();
-    let pipelines = pipelines(&config, &environment)?;
+    let mut pipelines = pipelines(&config, &environment)?;
+    pipelines.live = global.config.is_some() || Path::new(DEFAULT_PATH).exists();
     can_run()?;
     let root = cgroup::root().map_err(Failure::host)?;
     let found = root.found.clone();
@@ -107,7 +107,14 @@ pub fn run(
 
     let mut rules = probes.rules.take();
     let reloader = Reloader::new(global.config.as_deref(), config.clone(), &exporters.registry());
-    let reloading = runtime.spawn(reload(reloader, move |config| apply(config, rules.as_mut())));
+    let (swap, of) = (exporters.swap(), environment.clone());
+    let reloading = runtime.spawn(reload(reloader, move |config| {
+        // What can fail comes first.
+        let pipelines = Pipelines::resolve(config, &of).map_err(|error| error.to_string())?;
+        apply(config, rules.as_mut())?;
+        swap.apply(&pipelines);
+        Ok(())
+    }));
 
     let stop = Arc::new(AtomicBool::new(false));
     let (sink, transactions) = (exporters.sink(), exporters.transactions());

@@ -197,9 +197,8 @@ impl Expander<'_> {
         self.expansions = match self.expansions.checked_sub(1) {
             Some(left) => left,
             None => {
-                let why = format!(
-                    "more than {EXPANSIONS_MAX} `${{…}}`; does one of them hold itself?"
-                );
+                let why =
+                    format!("more than {EXPANSIONS_MAX} `${{…}}`; does one of them hold itself?");
                 return Err(self.wrong(place, why));
             }
         };
@@ -421,7 +420,10 @@ mod tests {
             ("[\"a\",", r#""[\"a\",""#),
             ("true", "true"),
             ("true # a comment", "true|true # a comment"),
-            ("['filelog','${env:OTHER}']", r#"["filelog","testreceiver"]|['filelog','testreceiver']"#),
+            (
+                "['filelog','${env:OTHER}']",
+                r#"["filelog","testreceiver"]|['filelog','testreceiver']"#,
+            ),
             // A bracket opens a map there, so it is no YAML, and text.
             ("[filelog,${env:OTHER}]", r#""[filelog,testreceiver]""#),
             (r#"["filelog","$${OTHER}"]"#, r#"["filelog","${OTHER}"]"#),

@@ -90,7 +90,8 @@ pub struct Loaded {
 impl Loaded {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = read_text(path).map_err(|error| ConfigError::Read { path: path.into(), error })?;
+        let text =
+            read_text(path).map_err(|error| ConfigError::Read { path: path.into(), error })?;
         Self::of(&text, &Process)
             .map_err(|mistakes| ConfigError::Wrong { path: path.into(), mistakes })
     }

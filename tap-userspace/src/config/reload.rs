@@ -18,8 +18,10 @@ use std::{
 };
 
 use super::{
+    environment::Signal,
     file::Config,
     load::{ConfigError, DEFAULT_PATH, Loaded},
+    processors::Processor,
     show::{self, Change},
 };
 use crate::telemetry::metric::{Family, Number, Registry};
@@ -31,12 +33,38 @@ pub const LOOK: Duration = Duration::from_secs(1);
 type Take = fn(&mut Config, &Config);
 
 /// Keys that take effect while tap runs; all others need a restart.
-const LIVE: [(&str, Take); 4] = [
+const LIVE: [(&str, Take); 5] = [
     ("capture.direction", |to, from| to.capture.direction = from.capture.direction),
     ("capture.loopback", |to, from| to.capture.loopback = from.capture.loopback),
     ("capture.include", |to, from| to.capture.include.clone_from(&from.capture.include)),
     ("capture.exclude", |to, from| to.capture.exclude.clone_from(&from.capture.exclude)),
+    ("processors, service.pipelines.*.processors", processors),
 ];
+
+/// The processors of pipelines that both have, but for `batch`, which is the exporters' queues'. What
+/// only remains for others keeps its settings: pipelines of metrics, and those that are to come or go.
+fn processors(to: &mut Config, from: &Config) {
+    let is_live = |signal| matches!(signal, Signal::Traces | Signal::Logs);
+    let mut keep: Vec<String> = Vec::new();
+    for (id, pipeline) in to.service.pipelines.iter_mut().flat_map(|all| &mut all.0) {
+        let mut same = from.service.pipelines.iter().flat_map(|all| &all.0);
+        let same = same.find(|(other, _)| other == id).filter(|_| is_live(id.signal));
+        let Some((_, same)) = same else {
+            keep.extend(pipeline.processors.iter().cloned());
+            continue;
+        };
+        let is_batch = |of: &Config, name: &str| {
+            matches!(of.processors.find(name), Some((_, Processor::Batch(_))))
+        };
+        let before = mem::take(&mut pipeline.processors);
+        let steps = same.processors.iter().filter(|name| !is_batch(from, name)).cloned();
+        let batches = before
+            .into_iter()
+            .filter(|name| matches!(to.processors.find(name), Some((_, Processor::Batch(_)))));
+        pipeline.processors = steps.chain(batches).collect();
+    }
+    to.processors.replace(&from.processors, |name| keep.iter().any(|kept| kept == name));
+}
 
 /// A file that was read anew.
 #[derive(Clone, Debug)]
@@ -148,7 +176,9 @@ impl Reloader {
             return None;
         }
         if self.seen.first().is_none_or(Option::is_none) {
-            if !mem::replace(&mut self.missed, true) && self.read.first().is_some_and(Option::is_some) {
+            if !mem::replace(&mut self.missed, true)
+                && self.read.first().is_some_and(Option::is_some)
+            {
                 let path = self.path.display();
                 tracing::warn!(%path, "The configuration file is gone; what it said holds.");
             }

@@ -343,10 +343,8 @@ impl<'a> Reader<'a> {
         let node = Node { place, content, expanded: None };
         if anchor > 0 {
             // The copy counts as well.
-            let size = Size {
-                nodes: left.nodes - self.left.nodes,
-                bytes: left.bytes - self.left.bytes,
-            };
+            let size =
+                Size { nodes: left.nodes - self.left.nodes, bytes: left.bytes - self.left.bytes };
             self.take(size, place)?;
             self.anchors.insert(anchor, (node.clone(), size));
         }
@@ -488,7 +486,10 @@ mod tests {
             ("a: |\n  x\n  y\n", "{a='x\ny\n}"),
             ("a: !!str 1\nb: !!int 1\nc: ! 1", "{a='1 b=1 c='1}"),
             ("a: &x { b: 1 }\nc: *x\nd: { <<: *x, b: 2, e: 3 }", "{a={b=1} c={b=1} d={b=2 e=3}}"),
-            ("a: &x { b: 1 }\nc: &y { d: 1 }\ne: { <<: [*x, *y] }\n", "{a={b=1} c={d=1} e={b=1 d=1}}"),
+            (
+                "a: &x { b: 1 }\nc: &y { d: 1 }\ne: { <<: [*x, *y] }\n",
+                "{a={b=1} c={d=1} e={b=1 d=1}}",
+            ),
         ] {
             assert_eq!(parse(text).map(|node| shown(&node)).unwrap(), expected, "{text}");
         }

@@ -44,7 +44,9 @@ pub(in crate::config) struct Scalar(pub(in crate::config) String);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        scalar(from, |text| text.map(Self::from).ok_or_else(|| "a number or text is missing".into()))
+        scalar(from, |text| {
+            text.map(Self::from).ok_or_else(|| "a number or text is missing".into())
+        })
     }
 }
 
@@ -91,7 +93,9 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.checked_mul(*factor)
 }
 
-pub(in crate::config) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+pub(in crate::config) fn duration<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Duration, D::Error> {
     let Scalar(text) = Scalar::deserialize(from)?;
     let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
     match with_unit(&text, &units) {
@@ -160,13 +164,9 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        for (ms, shown) in [
-            (1000, "1s"),
-            (600_000, "10m"),
-            (90_000, "90s"),
-            (1500, "1500ms"),
-            (7_200_000, "2h"),
-        ] {
+        for (ms, shown) in
+            [(1000, "1s"), (600_000, "10m"), (90_000, "90s"), (1500, "1500ms"), (7_200_000, "2h")]
+        {
             let duration = Duration::from_millis(ms);
             assert_eq!(shown_duration(duration), shown);
             let read = super::duration(serde_yaml::Deserializer::from_str(shown)).unwrap();

@@ -58,7 +58,7 @@ use crate::{
         chain,
         redact::Redaction,
         sample::Sampler,
-        stage::{Making, Out, Stage},
+        stage::{self, Making, Out, Stage},
     },
     protocol::content::Collect,
     telemetry::{
@@ -177,14 +177,6 @@ impl<R: otlp::Requests<Item: Clone + console::Printed>> Ways<R> {
         };
         let stores = Sink { sampler, queues: stores.into() };
         Ok(Self { sink: Sink { sampler, queues: queues.into() }, stores, stages, running })
-    }
-
-    fn swap(&self, lines: &[Line]) {
-        for stage in &self.stages {
-            if let Some(line) = lines.iter().find(|line| *line.name == *stage.name()) {
-                stage.swap(line.processors.clone());
-            }
-        }
     }
 
     /// Sends and prints what is queued, all at the same time, until `deadline`.
@@ -421,10 +413,10 @@ impl Exporters {
         Lives(Some(sink).filter(|sink| wanted && sink.is_wanted()))
     }
 
-    /// Has the processors of `pipelines` take the place of those that run.
-    pub fn swap(&self, pipelines: &Pipelines) {
-        self.spans.swap(pipelines.lines(Signal::Traces));
-        self.logs.swap(pipelines.lines(Signal::Logs));
+    /// What changes the processors, for other threads.
+    pub fn swap(&self) -> Swap {
+        let of_spans = self.spans.stages.iter().map(Stage::swap);
+        Swap(of_spans.chain(self.logs.stages.iter().map(Stage::swap)).collect())
     }
 
     /// What became of every item.
@@ -462,6 +454,21 @@ impl Exporters {
             meter.shutdown(deadline).await;
         }
         counters.to_json()
+    }
+}
+
+/// Has processors take the place of those that run.
+#[derive(Debug)]
+pub struct Swap(Vec<stage::Swap>);
+
+impl Swap {
+    /// Those of `pipelines`, by the pipelines' names.
+    pub fn apply(&self, pipelines: &Pipelines) {
+        for line in Signal::ALL.iter().flat_map(|signal| pipelines.lines(*signal)) {
+            for swap in self.0.iter().filter(|swap| *swap.name == *line.name) {
+                swap.apply(line.processors.clone());
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    io,
+    fmt, io,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -149,16 +149,11 @@ impl<T: Processed> Stage<T> {
 }
 
 impl<T: Queued> Stage<T> {
-    /// The pipeline's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Has other processors take the place of those that run, after the items that are there. One
-    /// with the same name and settings goes on with what it keeps; what others keep goes on at once.
-    pub fn swap(&self, named: Named) {
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(named);
-        self.queue.wake();
+    /// What changes its processors.
+    pub fn swap(&self) -> Swap {
+        let (name, next) = (self.name.clone(), self.next.clone());
+        let queue = self.queue.clone();
+        Swap { name, next, wake: Box::new(move || queue.wake()) }
     }
 
     /// The way in.
@@ -171,6 +166,29 @@ impl<T: Queued> Stage<T> {
         self.queue.close();
         // Over either way: what it still holds then is counted by the exporters.
         drop(tokio::time::timeout_at(deadline.into(), self.ended).await);
+    }
+}
+
+/// Has other processors take the place of those that a stage runs.
+pub struct Swap {
+    /// The pipeline's name.
+    pub name: Arc<str>,
+    next: Arc<Mutex<Option<Named>>>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Swap {
+    /// Takes these, after the items that are there. One with the same name and settings goes on with
+    /// what it keeps; what others keep goes on at once.
+    pub fn apply(&self, named: Named) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(named);
+        (self.wake)();
+    }
+}
+
+impl fmt::Debug for Swap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Swap").field(&self.name).finish()
     }
 }
 

@@ -269,9 +269,8 @@ impl Serialize for TlsVersion {
 
 impl Serialize for Headers {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let value = |value: &HeaderValue| {
-            Secret(String::from_utf8_lossy(value.as_bytes()).into_owned())
-        };
+        let value =
+            |value: &HeaderValue| Secret(String::from_utf8_lossy(value.as_bytes()).into_owned());
         to.collect_map(self.0.iter().map(|(name, text)| (name.as_str(), value(text))))
     }
 }

@@ -238,7 +238,9 @@ fn storage_limit<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     })
 }
 
-pub(in crate::config) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+pub(in crate::config) fn duration<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Duration, D::Error> {
     scalar(from, |text| read_duration(text.unwrap_or_default()))
 }
 

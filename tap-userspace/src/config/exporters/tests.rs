@@ -238,7 +238,11 @@ fn mistakes_are_told_with_their_place() {
         ("exporters: { file: { path: /x, format: xml } }", "1:40", "write json"),
         ("exporters: { file: { path: /x, compression: gzip } }", "1:45", "zstd or none"),
         ("exporters: { file: { path: /x, rotation: { localtime: true } } }", "1:55", "UTC"),
-        ("exporters: { file: { path: /x, rotation: { max_days: -1 } } }", "1:54", "expected a whole number"),
+        (
+            "exporters: { file: { path: /x, rotation: { max_days: -1 } } }",
+            "1:54",
+            "expected a whole number",
+        ),
         (
             "http_capture: { retry_on_failure: { max_elapsed_time: 1s } }",
             "1:55",

@@ -112,6 +112,17 @@ impl Processors {
         self.0.iter().map(|(id, processor)| (&id.name, processor))
     }
 
+    /// Takes all of `from` in place of what is there, but for `batch` and what `keeps` says.
+    pub fn replace(&mut self, from: &Self, keeps: impl Fn(&str) -> bool) {
+        let is_batch = |processor: &Processor| matches!(processor, Processor::Batch(_));
+        self.0.retain(|(id, processor)| is_batch(processor) || keeps(&id.name));
+        for (id, processor) in &from.0 {
+            if !is_batch(processor) && self.find(&id.name).is_none() {
+                self.0.push((id.clone(), processor.clone()));
+            }
+        }
+    }
+
     /// The one of this name.
     pub fn find(&self, name: &str) -> Option<(&Arc<str>, &Processor)> {
         self.iter().find(|(known, _)| &***known == name)
