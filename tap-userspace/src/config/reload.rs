@@ -243,7 +243,7 @@ impl Reloader {
             }
             Outcome::Bad(error) => {
                 for line in error.lines() {
-                    tracing::error!("{line}.");
+                    tracing::error!("{line}");
                 }
                 tracing::error!(%path, "The configuration was not taken; the running one stays.");
                 return;
