@@ -10,6 +10,7 @@ mod drills;
 mod environment;
 mod eventstore;
 mod exporters;
+mod gcs;
 mod lifecycle;
 mod metrics;
 mod names;

@@ -29,27 +29,28 @@ use tests::{
 };
 
 /// A daemon that stores what `capture` says. What the test asks it is no traffic.
-fn capturing(store: &str, capture: &str) -> Launch {
+pub(super) fn capturing(store: &str, capture: &str) -> Launch {
     let config = format!("http_capture:\n  store: {store}\n{capture}");
     logging(Launch::new()).config(&config).admin_on_unix()
 }
 
-const SOON: &str = "  retry_on_failure: { initial_interval: 100ms, max_interval: 300ms }\n";
+pub(super) const SOON: &str =
+    "  retry_on_failure: { initial_interval: 100ms, max_interval: 300ms }\n";
 
-fn curl(port: u16, path: &str, more: &[&str]) -> Result<()> {
+pub(super) fn curl(port: u16, path: &str, more: &[&str]) -> Result<()> {
     let mut curl = command("curl", "curl")?;
     curl.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "20"]);
     curl.args(["--output", "/dev/null"]).args(more).arg(format!("http://127.0.0.1:{port}{path}"));
     output(&mut curl).map(drop)
 }
 
-fn items(tap: &Tap, term: &str, exporter: &str) -> u64 {
+pub(super) fn items(tap: &Tap, term: &str, exporter: &str) -> u64 {
     let labels = ["signal=\"objects\"", &format!("exporter=\"{exporter}\"")];
     tap.metrics().map_or(0, |it| it.count(&format!("tap_items_{term}_total"), &labels))
 }
 
 /// Records of both ends of the exchanges with `port`, once there are `count` of each.
-fn records(tap: &Tap, port: u16, count: usize) -> Result<Vec<Record>> {
+pub(super) fn records(tap: &Tap, port: u16, count: usize) -> Result<Vec<Record>> {
     let of = |direction| {
         let all = Record::all(&tap.output().all());
         all.into_iter().filter(move |it| it.is_of(direction, port)).collect::<Vec<_>>()
@@ -61,7 +62,7 @@ fn records(tap: &Tap, port: u16, count: usize) -> Result<Vec<Record>> {
 }
 
 /// The member `name` of a record's `event`.
-fn event<'a>(record: &'a Record, name: &str) -> &'a str {
+pub(super) fn event<'a>(record: &'a Record, name: &str) -> &'a str {
     record.get("event").and_then(|event| event[name].as_str()).unwrap_or_default()
 }
 

@@ -3,6 +3,7 @@
 
 pub mod apache;
 pub mod curl;
+pub mod gcs;
 pub mod haproxy;
 pub mod kafka;
 pub mod mariadb;

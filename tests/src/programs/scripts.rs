@@ -149,7 +149,7 @@ pub fn node_client(url: &str) -> Result<Command> {
     Ok(node)
 }
 
-fn python(script: &str) -> Result<Command> {
+pub(super) fn python(script: &str) -> Result<Command> {
     let mut python = command("python3", "python3")?;
     python.args(["-u", "-c", script]);
     Ok(python)

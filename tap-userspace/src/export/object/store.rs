@@ -14,7 +14,7 @@ use object_store::{
     local::LocalFileSystem, path::Path,
 };
 
-use super::transport::{Answer, Transport};
+use super::transport::{Answer, CONTENTS, Transport};
 use crate::{
     config::http_capture::{Azure, Gcs, S3, Store as Config},
     export::transport::Outcome,
@@ -77,7 +77,10 @@ impl Store {
     pub async fn put(&self, key: &Path, bytes: Bytes) -> Outcome {
         let put = self.inner.put_opts(key, bytes.into(), self.options());
         match Answer::of(put).await {
-            (Ok(_), _) => Outcome::Taken { rejected: 0, message: String::new() },
+            // It is there, even if `object_store` misses something in the answer, an ETag for example.
+            (_, Answer { stored: true, .. }) | (Ok(_), _) => {
+                Outcome::Taken { rejected: 0, message: String::new() }
+            }
             (Err(error), answer) => judge(&error, answer, self.name == "local"),
         }
     }
@@ -86,7 +89,7 @@ impl Store {
         let mut options = PutOptions::default();
         // A file has no type.
         if self.name != "local" {
-            options.attributes.insert(Attribute::ContentType, "application/json".into());
+            options.attributes.insert(Attribute::ContentType, CONTENTS.into());
         }
         options
     }
@@ -116,11 +119,11 @@ fn at(endpoint: &Option<String>, scheme: &str, bucket: &str) -> String {
 fn judge(error: &object_store::Error, answer: Answer, local: bool) -> Outcome {
     let cause = told(error);
     let refused = |cause, error| Outcome::Refused { cause, remedy: REMEDY, error };
-    let Answer { status, retry_after, broke } = answer;
+    let Answer { status, retry_after, broke, .. } = answer;
     match status {
         _ if local => refused(cause, "_OTHER".into()),
         None => Outcome::again(cause, broke.unwrap_or("_OTHER")),
-        // A success that could not be read may not have been one.
+        // Of what gives credentials, for example.
         Some(200..=299) => Outcome::again(cause, "broken"),
         Some(status @ (408 | 429 | 500..)) => {
             Outcome::Again { cause, after: retry_after, error: status.to_string().into() }

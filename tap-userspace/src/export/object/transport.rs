@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use http::HeaderValue;
+use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use http_body_util::BodyExt as _;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -31,6 +31,9 @@ use crate::export::http::retry_after;
 
 /// For one connection to a store, or to what gives its credentials.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// The type of objects.
+pub const CONTENTS: &str = "application/json";
 
 /// Header field of every request, by which tap knows its own uploads where the store is on this
 /// host: an object of each upload would be one upload more, without end.
@@ -56,6 +59,8 @@ pub struct Answer {
     pub status: Option<u16>,
     /// When to ask again.
     pub retry_after: Option<Duration>,
+    /// The object is stored: what its request was answered with is a success.
+    pub stored: bool,
     /// `error.type` of what kept the request from having a response.
     pub broke: Option<&'static str>,
 }
@@ -126,6 +131,9 @@ impl object_store::client::HttpConnector for Transport {
 impl HttpService for Transport {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         request.headers_mut().insert(MARK, mark().1.clone());
+        // Not one for credentials.
+        let of_object = request.method() == Method::PUT
+            && request.headers().get(CONTENT_TYPE).is_some_and(|it| it == CONTENTS);
         // A response of before says nothing of this request.
         Answer::default().note();
         let response = self.0.request(request).await.map_err(|error| {
@@ -136,8 +144,9 @@ impl HttpService for Transport {
             Answer { broke: Some(broke), ..Answer::default() }.note();
             HttpError::new(kind, error)
         })?;
-        let retry_after = retry_after(response.headers());
-        Answer { status: Some(response.status().as_u16()), retry_after, broke: None }.note();
+        let (retry_after, status) = (retry_after(response.headers()), response.status());
+        let stored = of_object && status.is_success();
+        Answer { status: Some(status.as_u16()), retry_after, stored, broke: None }.note();
         let (parts, body) = response.into_parts();
         let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
