@@ -331,7 +331,7 @@ fn exporters(values: &mut Values, signal: Signal) -> Said {
     let mut exporters = Vec::new();
     let mut none = false;
     for name in list.split(',').map(str::trim) {
-        let exporter = match (name, signal) {
+        let exporter = match (&*name.to_ascii_lowercase(), signal) {
             ("otlp", _) => Exporter::Otlp,
             ("console" | "logging", _) => Exporter::Console,
             ("none", _) => {
@@ -404,7 +404,10 @@ fn read_batching(values: &mut Values, prefix: &str, default: Batching) -> Batchi
 }
 
 fn metering(values: &mut Values) -> Metering {
-    let interval = values.milliseconds("OTEL_METRIC_EXPORT_INTERVAL");
+    let wrong = "no interval; allowed: whole milliseconds from 1; ignored";
+    let interval = values.parse("OTEL_METRIC_EXPORT_INTERVAL", wrong, |value| {
+        value.parse().ok().filter(|interval| *interval > 0).map(Duration::from_millis)
+    });
     let timeout = values.timeout("OTEL_METRIC_EXPORT_TIMEOUT");
     let temporalities = [
         ("cumulative", Temporality::Cumulative),
@@ -422,25 +425,16 @@ fn metering(values: &mut Values) -> Metering {
     ];
     let otlp = |what: &str| format!("OTEL_EXPORTER_OTLP_METRICS_{what}");
     Metering {
-        interval: interval
-            .filter(|interval| !interval.is_zero())
-            .unwrap_or(Duration::from_secs(60)),
+        interval: interval.unwrap_or(Duration::from_secs(60)),
         give_up: timeout.unwrap_or(Some(Duration::from_secs(30))),
-        temporality: caseless(values, &otlp("TEMPORALITY_PREFERENCE"), &temporalities),
-        aggregation: caseless(values, &otlp("DEFAULT_HISTOGRAM_AGGREGATION"), &aggregations),
-        exemplars: caseless(values, "OTEL_METRICS_EXEMPLAR_FILTER", &filters),
+        temporality: values
+            .one_of(&otlp("TEMPORALITY_PREFERENCE"), &temporalities)
+            .unwrap_or_default(),
+        aggregation: values
+            .one_of(&otlp("DEFAULT_HISTOGRAM_AGGREGATION"), &aggregations)
+            .unwrap_or_default(),
+        exemplars: values.one_of("OTEL_METRICS_EXEMPLAR_FILTER", &filters).unwrap_or_default(),
     }
-}
-
-/// One of some names, in whatever case (as the specification has it of enumerations); else the
-/// default.
-fn caseless<T: Copy + Default>(values: &mut Values, name: &str, allowed: &[(&str, T)]) -> T {
-    let names: Vec<_> = allowed.iter().map(|(name, _)| *name).collect();
-    let wrong = format!("not known; allowed: {}; ignored", names.join(", "));
-    let found = values.parse(name, &wrong, |value| {
-        allowed.iter().find(|(name, _)| name.eq_ignore_ascii_case(value)).map(|(_, value)| *value)
-    });
-    found.unwrap_or_default()
 }
 
 /// The limits on attributes of a signal; where one is unset, that for all signals.
@@ -489,7 +483,10 @@ fn propagators(values: &mut Values) {
     let others: Vec<_> = list
         .split(',')
         .map(str::trim)
-        .filter(|name| !["tracecontext", "baggage", "none", ""].contains(name))
+        .filter(|name| {
+            let known = ["tracecontext", "baggage", "none", ""];
+            !known.iter().any(|known| known.eq_ignore_ascii_case(name))
+        })
         .collect();
     if others.is_empty() {
         values.note(variable, &list, "tap propagates nothing, and reads traceparent");
@@ -534,5 +531,6 @@ fn sampler(values: &mut Values) -> Sampler {
 }
 
 #[cfg(test)]
-#[path = "environment/tests.rs"]
+mod conformance;
+#[cfg(test)]
 mod tests;

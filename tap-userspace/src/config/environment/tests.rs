@@ -165,7 +165,7 @@ fn protocols_and_endpoints() {
     assert_eq!(metrics.otlp(Signal::Metrics).endpoint, "http://c/v1/metrics");
     let of = |e: &Environment| e.otlp(Signal::Traces).protocol.name().to_owned();
     row(protocol, "http/xml", of, "http/protobuf", true);
-    row(own_protocol, "GRPC", of, "http/protobuf", true);
+    row(own_protocol, "GRPC", of, "grpc", false);
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn batching_and_metering() {
     };
     for (name, value, expected, warned) in [
         ("OTEL_METRIC_EXPORT_INTERVAL", "500", "60s 500ms", false),
-        ("OTEL_METRIC_EXPORT_INTERVAL", "0", "", false),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0", "", true),
         ("OTEL_METRIC_EXPORT_INTERVAL", "soon", "", true),
         ("OTEL_METRIC_EXPORT_TIMEOUT", "10", "30s 10ms", false),
         ("OTEL_METRIC_EXPORT_TIMEOUT", "0", "Some(30s) None", false),

@@ -92,12 +92,13 @@ impl Values {
         parsed
     }
 
-    /// One of some names.
+    /// One of some names, in whatever case, as the specification has it of enumerations.
     pub fn one_of<T: Copy>(&mut self, name: &str, allowed: &[(&str, T)]) -> Option<T> {
         let names: Vec<_> = allowed.iter().map(|(name, _)| *name).collect();
         let wrong = format!("not known; allowed: {}; ignored", names.join(", "));
         self.parse(name, &wrong, |value| {
-            allowed.iter().find(|(name, _)| *name == value).map(|(_, value)| *value)
+            let found = allowed.iter().find(|(name, _)| name.eq_ignore_ascii_case(value));
+            found.map(|(_, value)| *value)
         })
     }
 
