@@ -1,6 +1,6 @@
 //! The `OTEL_*` variables (SPEC §5).
 
-use std::net::SocketAddr;
+use std::{fs, net::SocketAddr};
 
 use tests::{
     receiver::{Protocol, Receiver},
@@ -89,6 +89,38 @@ fn the_resource_and_the_limits_are_set_by_it() {
         assert_eq!(both.client.dropped_events, 43 - 10);
         assert!(both.client.marked("event_limit"));
         both.assert_bytes(20, 20);
+        Session { tap, receiver }.finish().map(drop)
+    });
+}
+
+/// What the kernel's own files say, and a manifest by the downward API.
+#[test]
+fn the_resource_tells_of_host_system_and_pod() {
+    apart(|| {
+        let receiver = Receiver::start()?;
+        let pod = [
+            ("K8S_NODE_NAME", "k8s.node.name", "node-7"),
+            ("POD_NAMESPACE", "k8s.namespace.name", "shop"),
+            ("POD_NAME", "k8s.pod.name", "tap-x2x"),
+            ("K8S_POD_UID", "k8s.pod.uid", "8d1f"),
+            ("K8S_CONTAINER_NAME", "k8s.container.name", "tap"),
+        ];
+        let launch = Launch::new().exporting(&receiver, Protocol::Grpc);
+        let tap = pod.iter().fold(launch, |it, (name, _, value)| it.env(name, value)).start()?;
+        let span = receiver.client(Connected::new()?.close()?)?;
+        for (_, key, value) in pod {
+            assert_eq!(span.resource.str(key), Some(value), "{key}");
+        }
+        for (key, file) in [
+            ("host.name", "/proc/sys/kernel/hostname"),
+            ("os.version", "/proc/sys/kernel/osrelease"),
+        ] {
+            assert_eq!(span.resource.str(key), Some(fs::read_to_string(file)?.trim()), "{key}");
+        }
+        assert_eq!(span.resource.str("os.type"), Some("linux"));
+        let id = span.resource.str("service.instance.id").unwrap_or_default();
+        assert_eq!(id.len(), 36, "{id}");
+        assert!(span.resource.str("cloud.provider").is_none(), "nobody asked for it");
         Session { tap, receiver }.finish().map(drop)
     });
 }
