@@ -226,7 +226,7 @@ fn validate_tells_every_mistake_with_its_place() {
     let out = String::from_utf8(output.stdout).unwrap();
     let places: Vec<&str> = out
         .lines()
-        .map(|line| line.strip_prefix(file).unwrap().splitn(4, ':').nth(1).unwrap())
+        .map(|line| line.strip_prefix(file).unwrap().split(':').nth(1).unwrap())
         .collect();
     assert_eq!(places, ["2", "3", "3", "4", "4", "5", "6", "6"], "{all}");
     for words in [

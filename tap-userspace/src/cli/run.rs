@@ -107,7 +107,7 @@ pub fn run(
 
     let mut rules = probes.rules.take();
     let reloader = Reloader::new(global.config.as_deref(), config.clone(), &exporters.registry());
-    let (swap, of) = (exporters.swap(), environment.clone());
+    let (swap, of) = (exporters.swap(), environment);
     let reloading = runtime.spawn(reload(reloader, move |config| {
         // What can fail comes first.
         let pipelines = Pipelines::resolve(config, &of).map_err(|error| error.to_string())?;

@@ -38,7 +38,7 @@ pub struct Mistake {
     message: String,
     place: Option<Place>,
     /// A key below the path that is not known, and those that are.
-    unknown: Option<(String, &'static [&'static str])>,
+    unknown: Option<Box<(String, &'static [&'static str])>>,
     /// A key below the path that cannot be one.
     key: Option<String>,
 }
@@ -54,7 +54,7 @@ impl fmt::Display for Mistake {
         if !way.is_empty() {
             write!(f, "{way}: ")?;
         }
-        match &self.unknown {
+        match self.unknown.as_deref() {
             Some((key, known)) => f.write_str(&unknown_key(&way, key, known)),
             None => f.write_str(&self.message),
         }
@@ -101,7 +101,7 @@ impl Mistake {
 
     /// What to take out of the file to find more.
     pub(super) fn culprit(&self) -> Vec<Step> {
-        let key = self.unknown.as_ref().map(|(key, _)| key).or(self.key.as_ref());
+        let key = self.unknown.as_ref().map(|unknown| &unknown.0).or(self.key.as_ref());
         let key = key.map(|key| Step::Key(key.clone()));
         self.path.iter().cloned().chain(key).collect()
     }
@@ -146,7 +146,7 @@ impl Mistake {
 
     /// Of a key that is not known among others.
     pub(super) fn unknown(key: &str, known: &'static [&'static str]) -> Self {
-        Self { unknown: Some((key.to_owned(), known)), ..Self::default() }
+        Self { unknown: Some(Box::new((key.to_owned(), known))), ..Self::default() }
     }
 }
 

@@ -520,7 +520,7 @@ mod tests {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..30 {
             let below = format!("*a{}", level - 1);
-            let all = vec![&*below; 10].join(", ");
+            let all = [&*below; 10].join(", ");
             bomb.push_str(&format!("a{level}: &a{level} [{all}]\n"));
         }
         assert!(parse(&bomb).unwrap_err().to_string().contains("aliases counted"));

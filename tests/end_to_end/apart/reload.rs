@@ -216,7 +216,7 @@ fn a_thousand_reloads_under_load_lose_nothing_and_leave_nothing_behind() {
         let made = std::thread::scope(|scope| -> Result<_> {
             let loading = scope.spawn(|| load(to, &stop));
             let reloaded = (1..=1000).try_for_each(|turn: usize| {
-                changing.tell(&files[turn % 2 ^ 1])?;
+                changing.tell(&files[(turn + 1) % 2])?;
                 changing.wait_for("applied", turn as u64)?;
                 if turn == 100 {
                     (memory, open) = (resident(pid)?, descriptors(pid)?);
