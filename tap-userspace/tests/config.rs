@@ -166,6 +166,8 @@ fn the_annotated_file_has_every_key_at_its_default() {
         match processor {
             Processor::Batch(batch) => assert_eq!(*batch, Batch::default()),
             Processor::Filter(filter) => assert_eq!(**filter, Filter::default()),
+            // These do nothing unless they are told what: theirs are examples.
+            _ => {}
         }
     }
     let schema: Value = serde_json::from_str(&schema::json()).unwrap();

@@ -18,7 +18,6 @@ use std::{
 };
 
 use super::{
-    environment::Signal,
     file::Config,
     load::{ConfigError, DEFAULT_PATH, Loaded},
     processors::Processor,
@@ -42,13 +41,12 @@ const LIVE: [(&str, Take); 5] = [
 ];
 
 /// The processors of pipelines that both have, but for `batch`, which is the exporters' queues'. What
-/// only remains for others keeps its settings: pipelines of metrics, and those that are to come or go.
+/// only remains for others keeps its settings: for pipelines that are to come or go.
 fn processors(to: &mut Config, from: &Config) {
-    let is_live = |signal| matches!(signal, Signal::Traces | Signal::Logs);
     let mut keep: Vec<String> = Vec::new();
     for (id, pipeline) in to.service.pipelines.iter_mut().flat_map(|all| &mut all.0) {
         let mut same = from.service.pipelines.iter().flat_map(|all| &all.0);
-        let same = same.find(|(other, _)| other == id).filter(|_| is_live(id.signal));
+        let same = same.find(|(other, _)| other == id);
         let Some((_, same)) = same else {
             keep.extend(pipeline.processors.iter().cloned());
             continue;

@@ -179,6 +179,11 @@ impl<R: otlp::Requests<Item: Clone + console::Printed>> Ways<R> {
         Ok(Self { sink: Sink { sampler, queues: queues.into() }, stores, stages, running })
     }
 
+    /// What changes the processors.
+    pub(crate) fn swaps(&self) -> impl Iterator<Item = stage::Swap> {
+        self.stages.iter().map(Stage::swap)
+    }
+
     /// Sends and prints what is queued, all at the same time, until `deadline`.
     pub(crate) async fn shutdown(self, deadline: Instant) {
         let Self { sink, stores, stages, running } = self;
@@ -415,8 +420,8 @@ impl Exporters {
 
     /// What changes the processors, for other threads.
     pub fn swap(&self) -> Swap {
-        let of_spans = self.spans.stages.iter().map(Stage::swap);
-        Swap(of_spans.chain(self.logs.stages.iter().map(Stage::swap)).collect())
+        let of_metrics = self.meter.iter().flat_map(Meter::swaps);
+        Swap(self.spans.swaps().chain(self.logs.swaps()).chain(of_metrics).collect())
     }
 
     /// What became of every item.

@@ -19,7 +19,14 @@
 //! | `events` | spans | a list of maps: `name`, `time_ns`, `attributes` |
 //! | `name`, `time_ns`; `span` | span events | `span` has the variables of the span |
 //! | `body`, `severity_number`, `severity_text`, `time_ns`, `observed_ns`, `event_name` | log records | |
+//! | `resource`, `scope`, `attributes` | resources, scopes | |
+//! | `name`, `description`, `unit`, `type`, `is_monotonic`, `aggregation_temporality` | metrics, data points | the type is `Gauge`, `Sum`, `Histogram`, `ExponentialHistogram` or `Summary` |
+//! | `value`, `count`, `sum`, `start_ns`, `time_ns` | data points | null where the type has none |
 #![forbid(unsafe_code)]
+
+mod levels;
+
+pub use levels::{MetricOf, PointOf, ScopeOf};
 
 use std::{
     fmt,
@@ -32,7 +39,8 @@ use cel::{
         ast::{EntryExpr, Expr, IdedEntryExpr},
         traits::{Container, Indexer, Iterable, Iterator as Keys, Sizer},
         types::{
-            CelBool, CelBytes, CelDouble, CelInt, CelList, CelNull, CelString, MAP_TYPE, Type,
+            CelBool, CelBytes, CelDouble, CelInt, CelList, CelMap, CelNull, CelString, MAP_TYPE,
+            Type,
         },
         value::{CowVal, Val},
     },
@@ -137,6 +145,11 @@ impl Expression {
         &self.source
     }
 
+    /// Whether it asks for nothing.
+    pub fn is_constant(&self) -> bool {
+        self.wants.is_empty()
+    }
+
     /// Whether it holds of `subject`; null does not.
     pub fn holds<S: Subject>(&self, subject: &S) -> Result<bool, Failed> {
         match self.value(subject)? {
@@ -162,7 +175,8 @@ impl Expression {
 
     /// Whether one of its variables has no type of its own, so that only an item tells.
     fn reads_what_may_be_anything(&self) -> bool {
-        const ANY: [&str; 6] = ["attributes", "resource", "scope", "body", "span", "events"];
+        const ANY: [&str; 9] =
+            ["attributes", "resource", "scope", "body", "span", "events", "value", "count", "sum"];
         self.wants.iter().any(|name| ANY.contains(name))
     }
 }
@@ -299,6 +313,23 @@ fn given(value: &dyn Val, depth: usize) -> Result<Value, ExecutionError> {
     if let Some(list) = value.downcast_ref::<CelList>().filter(|_| depth < DEPTH_MAX) {
         let values = list.inner().iter().map(|value| given(&**value, depth + 1));
         return Ok(Value::Array(values.collect::<Result<_, _>>()?));
+    }
+    let (keys, values) = (value.as_iterable(), value.as_indexer());
+    if let (Some(keys), Some(values)) = (keys, values)
+        && value.get_type() == &MAP_TYPE
+        && depth < DEPTH_MAX
+    {
+        let mut map = Attributes::default();
+        let mut keys = keys.iter();
+        while let Some(key) = keys.next() {
+            let found = values.get(key)?;
+            map.0.push((key_of(key)?.into(), given(&*found, depth + 1)?));
+        }
+        if value.downcast_ref::<CelMap>().is_some() {
+            // CEL's own have no order.
+            map.0.sort_by(|one, other| one.0.cmp(&other.0));
+        }
+        return Ok(Value::Map(map));
     }
     Err(ExecutionError::UnexpectedType {
         got: value.get_type().name().to_owned(),

@@ -5,8 +5,9 @@
 use std::time::Instant;
 
 use super::{
-    data::{LogRecord, Record, Span},
-    expression::{EventOf, Expression, Failed, Subject},
+    data::{LogRecord, Record, Source, Span},
+    expression::{EventOf, Expression, Failed, MetricOf, PointOf, Subject},
+    metrics::{Metric, OfMetrics, Point},
     processor::{Processor, Tally},
 };
 use crate::config::processors::filter::{self, ErrorMode};
@@ -77,5 +78,17 @@ impl Processor<LogRecord> for Filter {
     fn process(&mut self, batch: &mut Vec<LogRecord>, _now: Instant, tally: &mut Tally) {
         let mut failed = tell(self.settings.error_mode, &mut self.told);
         retain(batch, tally, |item| any(&self.settings.logs.log_record, item, &mut failed));
+    }
+}
+
+impl OfMetrics for Filter {
+    fn metric(&mut self, metric: &mut Metric, source: &Source) -> bool {
+        let mut failed = tell(self.settings.error_mode, &mut self.told);
+        !any(&self.settings.metrics.metric, &MetricOf(metric, source), &mut failed)
+    }
+
+    fn point(&mut self, point: &mut Point, metric: &Metric, source: &Source) -> bool {
+        let mut failed = tell(self.settings.error_mode, &mut self.told);
+        !any(&self.settings.metrics.datapoint, &PointOf(point, metric, source), &mut failed)
     }
 }

@@ -2,12 +2,21 @@
 //! processors of the configuration's pipelines. Comes in: spans and log records; goes out: those
 //! that are kept, as the processors leave them.
 
+pub mod actions;
+pub mod attributes;
 pub mod chain;
 pub mod condition;
 pub mod data;
 pub mod expression;
 pub mod filter;
+pub mod group;
+pub mod matching;
+pub mod metrics;
+pub mod pattern;
 pub mod processor;
 pub mod redact;
+pub mod redaction;
 pub mod sample;
+pub mod sources;
 pub mod stage;
+pub mod transform;

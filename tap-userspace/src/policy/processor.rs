@@ -36,12 +36,14 @@ pub struct Tally {
     pub refused: u64,
     /// A buffer was full.
     pub overflown: u64,
+    /// It could not be read.
+    pub unread: u64,
 }
 
 impl Tally {
     /// All of them.
     pub const fn all(&self) -> u64 {
-        self.filtered + self.sampled + self.refused + self.overflown
+        self.filtered + self.sampled + self.refused + self.overflown + self.unread
     }
 
     /// Moves them from where they were held.
@@ -51,5 +53,6 @@ impl Tally {
         counts.sampled += self.sampled;
         counts.refused += self.refused;
         counts.drop(Reason::BufferFull, self.overflown);
+        counts.drop(Reason::Unreadable, self.unread);
     }
 }

@@ -148,6 +148,54 @@ impl<T: Processed> Stage<T> {
     }
 }
 
+impl<T: Queued + Clone> Stage<T> {
+    /// Starts the thread of the pipeline `name` for items that are changed as they are: `build` makes
+    /// processors, and `step` has them change an item, if something of it goes on, and counts the
+    /// rest.
+    pub fn stepping<P: Send + 'static>(
+        name: Arc<str>,
+        named: &Named,
+        build: fn(&[(Arc<str>, Settings)]) -> P,
+        outs: Vec<Out<T>>,
+        mut step: impl FnMut(&mut P, T, &mut Tally) -> Option<T> + Send + 'static,
+    ) -> io::Result<Self> {
+        let counts = outs.iter().map(|out| out.items.clone()).collect();
+        let queue = Arc::new(Queue::before(BOUNDS, counts));
+        let next: Arc<Mutex<Option<Named>>> = Arc::default();
+        let (end, ended) = oneshot::channel();
+        let (taken, swapped, mut chain) = (queue.clone(), next.clone(), build(named));
+        std::thread::Builder::new().name("tap-policy".into()).spawn(move || {
+            while let Some(batch) = taken.take_until(None) {
+                for item in batch.into_iter().flatten() {
+                    let mut tally = Tally::default();
+                    let made = step(&mut chain, item, &mut tally);
+                    taken.book(|counts| tally.book(counts));
+                    hand(&outs, made.into_iter().collect(), taken.is_patient());
+                }
+                let next = swapped.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(named) = next {
+                    chain = build(&named);
+                }
+            }
+            // Nobody waits any more if the deadline is over.
+            end.send(()).unwrap_or_default();
+        })?;
+        Ok(Self { name, queue, next, ended })
+    }
+}
+
+/// Gives items to every exporter.
+fn hand<T: Queued + Clone>(outs: &[Out<T>], made: Vec<T>, patient: bool) {
+    let Some((last, others)) = outs.split_last() else { return };
+    if made.is_empty() {
+        return;
+    }
+    for out in others {
+        out.queue.pass(made.clone(), patient);
+    }
+    last.queue.pass(made, patient);
+}
+
 impl<T: Queued> Stage<T> {
     /// What changes its processors.
     pub fn swap(&self) -> Swap {
@@ -302,14 +350,6 @@ impl<T: Processed, E: Encoder<Item = T>> Work<T, E> {
 
     /// Gives items to the exporters.
     fn pass(&self, items: Vec<T>) {
-        let Some((last, others)) = self.outs.split_last() else { return };
-        if items.is_empty() {
-            return;
-        }
-        let patient = self.queue.is_patient();
-        for out in others {
-            out.queue.pass(items.clone(), patient);
-        }
-        last.queue.pass(items, patient);
+        hand(&self.outs, items, self.queue.is_patient());
     }
 }

@@ -4,6 +4,7 @@
 use std::{iter::Peekable, sync::Arc, time::Duration, time::Instant};
 
 use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use prost::Message as _;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -12,7 +13,10 @@ use super::{
     metric::{Reader, Registry, line, otlp::Encoder},
 };
 use crate::{
-    config::{environment::Signal, pipelines::To},
+    config::{
+        environment::Signal,
+        pipelines::{Line, To},
+    },
     connection::clock,
     export::{
         Error, Sink, Start, Ways,
@@ -22,6 +26,7 @@ use crate::{
         queue::Queued,
         transport::Transport,
     },
+    policy::{chain, metrics, processor::Tally, stage::Stage},
 };
 
 /// Data points that leave together, in the forms that are asked for.
@@ -88,11 +93,23 @@ pub(crate) fn start(with: &mut Start<'_>) -> Result<Option<Meter>, Error> {
         return Ok(None);
     }
     let prints = |to: &To| matches!(to, To::Console);
-    let requests = destinations.iter().any(|destination| !prints(&destination.to));
+    let pipelines = with.pipelines;
+    let requests = destinations.iter().any(|destination| !prints(&destination.to))
+        || pipelines.live
+        || pipelines.lines(Signal::Metrics).iter().any(Line::has_steps);
     let lines = destinations.iter().any(|destination| prints(&destination.to));
     let metering = with.environment.metering();
     let encoder = Encoder::new(with.resource, metering.temporality, clock::wall());
-    let ways = Ways::start(with, Signal::Metrics, Whole, None)?;
+    let printed = |line: &Line| {
+        line.to.iter().filter_map(|&index| destinations.get(index)).any(|it| prints(&it.to))
+    };
+    let stage = |line: &Line, outs| {
+        let (name, named, lines) = (line.name.clone(), &line.processors, printed(line));
+        Stage::stepping(name, named, chain::of_metrics, outs, move |chain, reading, tally| {
+            processed(chain, reading, lines, tally)
+        })
+    };
+    let ways = Ways::start(with, Signal::Metrics, Whole, Some(&stage))?;
     let (leave, leaving) = watch::channel(false);
     let export = Export {
         registry: with.registry(),
@@ -105,7 +122,41 @@ pub(crate) fn start(with: &mut Start<'_>) -> Result<Option<Meter>, Error> {
     Ok(Some(Meter { leave, task: with.handle.spawn(export.run()), ways }))
 }
 
+/// What processors make of a reading, if something remains; `lines`: somebody takes these.
+fn processed(
+    chain: &mut metrics::Chain,
+    reading: Reading,
+    lines: bool,
+    tally: &mut Tally,
+) -> Option<Reading> {
+    if chain.is_empty() {
+        return Some(reading);
+    }
+    let made = ExportMetricsServiceRequest::decode(reading.request)
+        .ok()
+        .and_then(|request| metrics::run(chain, request).ok());
+    let Some((request, filtered)) = made else {
+        tally.unread = reading.points;
+        return None;
+    };
+    tally.filtered = filtered.min(reading.points);
+    let points = reading.points - tally.filtered;
+    if points == 0 {
+        return None;
+    }
+    let mut text = Vec::new();
+    if lines {
+        line::of_request(&request, &mut text);
+    }
+    Some(Reading { points, request: request.encode_to_vec().into(), lines: text.into() })
+}
+
 impl Meter {
+    /// What changes the processors.
+    pub(crate) fn swaps(&self) -> impl Iterator<Item = crate::policy::stage::Swap> {
+        self.ways.swaps()
+    }
+
     /// Tells the numbers once more, until `deadline`.
     pub async fn shutdown(self, deadline: Instant) {
         let Self { leave, mut task, ways } = self;

@@ -367,10 +367,10 @@ fn mistakes_are_told_with_their_place() {
             "`batch` is not among the `processors` of this file: there are none",
         ),
         (
-            "exporters: { otlp: {} }\nprocessors: { filter: {} }\nservice: { pipelines: { \
-             metrics: { exporters: [otlp], processors: [filter] } } }",
+            "exporters: { otlp: {} }\nprocessors: { groupbyattrs: {} }\nservice: { pipelines: { \
+             metrics: { exporters: [otlp], processors: [groupbyattrs] } } }",
             "3:68",
-            "`filter` cannot be here",
+            "`groupbyattrs` cannot be here",
         ),
         (
             "exporters: { otlp: {} }\nprocessors: { batch: {} }\nservice: { pipelines: { logs: { \

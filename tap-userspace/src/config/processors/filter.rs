@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::policy::{
     data::{LogRecord, Span},
-    expression::{EventOf, Expression, Subject},
+    expression::{EventOf, Expression, MetricOf, PointOf, Subject},
 };
 
 /// Settings of a `filter` processor.
@@ -19,6 +19,8 @@ pub struct Filter {
     pub traces: Traces,
     /// Of log records.
     pub logs: Logs,
+    /// Of metrics.
+    pub metrics: Metrics,
 }
 
 /// `error_mode`. The Collector's default `propagate`, which drops what a condition fails of, is not
@@ -55,6 +57,20 @@ pub struct Logs {
     #[serde(deserialize_with = "conditions::<_, LogRecord>")]
     #[schemars(with = "Vec<String>")]
     pub log_record: Vec<Expression>,
+}
+
+/// `metrics`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// A metric goes no further, with all of its points.
+    #[serde(deserialize_with = "conditions::<_, MetricOf>")]
+    #[schemars(with = "Vec<String>")]
+    pub metric: Vec<Expression>,
+    /// A data point goes no further.
+    #[serde(deserialize_with = "conditions::<_, PointOf>")]
+    #[schemars(with = "Vec<String>")]
+    pub datapoint: Vec<Expression>,
 }
 
 /// Reads a list of conditions over `S`s.

@@ -1,8 +1,13 @@
 //! Block `processors` of the configuration file: a map of `type` or `type/name` to that processor's
 //! settings. Types, keys, nesting and defaults are the Collector's; what differs is said at the key.
 
+pub mod actions;
 pub mod batch;
 pub mod filter;
+pub mod group;
+pub mod matching;
+pub mod redaction;
+pub mod transform;
 
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
@@ -12,7 +17,9 @@ use serde::{
     de::{self, DeserializeSeed, MapAccess},
 };
 
-pub use self::{batch::Batch, filter::Filter};
+pub use self::{
+    batch::Batch, filter::Filter, group::Group, redaction::Redaction, transform::Transform,
+};
 use super::{environment::Signal, place::closest, schema};
 
 /// Block `processors`, in the file's order; no name is there twice.
@@ -22,10 +29,20 @@ pub struct Processors(Vec<(Id, Processor)>);
 /// One processor of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Processor {
+    /// Changes attributes.
+    Attributes(Box<actions::Attributes>),
     /// How items are brought together for the exporters.
     Batch(Batch),
     /// Takes items out.
     Filter(Box<Filter>),
+    /// Moves attributes to the resource.
+    Group(Group),
+    /// Takes out and masks what is secret.
+    Redaction(Box<Redaction>),
+    /// Changes the resource's attributes.
+    Resource(Box<actions::Resource>),
+    /// Changes items by statements.
+    Transform(Box<Transform>),
 }
 
 /// `type` or `type/name`.
@@ -39,11 +56,25 @@ pub struct Id {
 /// What the part before the slash says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
+    Attributes,
     Batch,
     Filter,
+    Group,
+    Redaction,
+    Resource,
+    Transform,
 }
 
-const KINDS: [(&str, Kind); 2] = [("batch", Kind::Batch), ("filter", Kind::Filter)];
+const KINDS: [(&str, Kind); 8] = [
+    ("attributes", Kind::Attributes),
+    ("batch", Kind::Batch),
+    ("filter", Kind::Filter),
+    ("group_by_attrs", Kind::Group),
+    ("groupbyattrs", Kind::Group),
+    ("redaction", Kind::Redaction),
+    ("resource", Kind::Resource),
+    ("transform", Kind::Transform),
+];
 
 /// Processors of the Collector (core and contrib) that tap has no counterpart of, and what to use.
 const COLLECTORS: &[(&str, &str)] = &[
@@ -133,17 +164,24 @@ impl Processor {
     /// Reads the settings of a processor; nothing behind its name is all defaults, as in the
     /// Collector.
     fn read<'de, A: MapAccess<'de>>(id: &Id, map: &mut A) -> Result<Self, A::Error> {
+        let bare = || de::Error::custom(format!("`{}` needs settings", id.name));
         Ok(match id.kind {
+            Kind::Attributes => Self::Attributes(map.next_value::<Option<_>>()?.ok_or_else(bare)?),
             Kind::Batch => Self::Batch(map.next_value::<Option<_>>()?.unwrap_or_default()),
             Kind::Filter => Self::Filter(map.next_value::<Option<_>>()?.unwrap_or_default()),
+            Kind::Group => Self::Group(map.next_value::<Option<_>>()?.unwrap_or_default()),
+            Kind::Redaction => Self::Redaction(map.next_value::<Option<_>>()?.unwrap_or_default()),
+            Kind::Resource => Self::Resource(map.next_value::<Option<_>>()?.ok_or_else(bare)?),
+            Kind::Transform => Self::Transform(map.next_value::<Option<_>>()?.unwrap_or_default()),
         })
     }
 
     /// Why it can be in no pipeline of this signal, if it cannot.
     pub fn refuses(&self, signal: Signal) -> Option<&'static str> {
         match (self, signal) {
-            (Self::Filter(_), Signal::Metrics) => {
-                Some("tap's metrics are not filtered: have a Collector do it")
+            (Self::Attributes(settings), _) => settings.refuses(signal),
+            (Self::Group(_), Signal::Metrics) => {
+                Some("tap's data points stay under its own resource: have a Collector group them")
             }
             _ => None,
         }
@@ -159,8 +197,13 @@ impl Serialize for Processors {
 impl Serialize for Processor {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
+            Self::Attributes(settings) => settings.serialize(to),
             Self::Batch(batch) => batch.serialize(to),
             Self::Filter(filter) => filter.serialize(to),
+            Self::Group(settings) => settings.serialize(to),
+            Self::Redaction(settings) => settings.serialize(to),
+            Self::Resource(settings) => settings.serialize(to),
+            Self::Transform(settings) => settings.serialize(to),
         }
     }
 }
@@ -173,12 +216,46 @@ impl JsonSchema for Processors {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let batch = schema::or_nothing::<Batch>(generator);
         let filter = schema::or_nothing::<Filter>(generator);
+        let group = schema::or_nothing::<Group>(generator);
+        let redaction = schema::or_nothing::<Redaction>(generator);
+        let transform = schema::or_nothing::<Transform>(generator);
+        let attributes = generator.subschema_for::<actions::Attributes>();
+        let resource = generator.subschema_for::<actions::Resource>();
         json_schema!({
             "type": ["object", "null"],
-            "patternProperties": { "^batch(/\\S+)?$": batch, "^filter(/\\S+)?$": filter },
+            "patternProperties": {
+                "^attributes(/\\S+)?$": attributes,
+                "^batch(/\\S+)?$": batch,
+                "^filter(/\\S+)?$": filter,
+                "^group_?by_?attrs(/\\S+)?$": group,
+                "^redaction(/\\S+)?$": redaction,
+                "^resource(/\\S+)?$": resource,
+                "^transform(/\\S+)?$": transform
+            },
             "additionalProperties": false
         })
     }
+}
+
+/// Reads a map as a `W` and makes a `T` of it; a mistake of either has the map's place.
+fn made_of<'de, D: Deserializer<'de>, W: Deserialize<'de>, T>(
+    from: D,
+    make: fn(W) -> Result<T, String>,
+) -> Result<T, D::Error> {
+    struct Visitor<W, T>(fn(W) -> Result<T, String>);
+    impl<'de, W: Deserialize<'de>, T> de::Visitor<'de> for Visitor<W, T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            let written = W::deserialize(de::value::MapAccessDeserializer::new(map))?;
+            (self.0)(written).map_err(de::Error::custom)
+        }
+    }
+    from.deserialize_map(Visitor(make))
 }
 
 impl<'de> Deserialize<'de> for Processors {

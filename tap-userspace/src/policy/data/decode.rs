@@ -70,6 +70,9 @@ impl Reader {
     }
 }
 
+/// Attributes that were written are none.
+pub const NO_ATTRIBUTES: Malformed = Malformed("its attributes cannot be read again");
+
 const CUT: Malformed = Malformed("it is cut off");
 
 impl Field {

@@ -8,6 +8,7 @@ pub mod decode;
 pub mod encode;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::sync::Arc;
 

@@ -1,6 +1,11 @@
 //! Numbers as JSON lines for standard output, one a series: a flat object of time, name, unit and
 //! value, with the series's labels.
 
+use opentelemetry_proto::tonic::{
+    collector::metrics::v1::ExportMetricsServiceRequest,
+    common::v1::{AnyValue, KeyValue, any_value},
+    metrics::v1::{self as proto, metric::Data, number_data_point},
+};
 use serde_json::{Map, Value as Json, json};
 
 use super::{
@@ -65,6 +70,90 @@ fn histogram_members(histogram: &Histogram, object: &mut Map<String, Json>) {
             put("offset", json!(exponential.positive.offset));
             put("buckets", json!(exponential.positive.counts));
         }
+    }
+}
+
+/// Appends the lines of a request that processors have made.
+pub fn of_request(request: &ExportMetricsServiceRequest, out: &mut Vec<u8>) {
+    let scopes = request.resource_metrics.iter().flat_map(|of| &of.scope_metrics);
+    for metric in scopes.flat_map(|of| &of.metrics) {
+        let mut point = |time_ns: u64, attributes: &[KeyValue], members: Json| {
+            out.extend_from_slice(b"{\"time\":");
+            time(time_ns, out);
+            let mut object = Map::new();
+            object.insert("name".to_owned(), metric.name.as_str().into());
+            if !metric.unit.is_empty() {
+                object.insert("unit".to_owned(), metric.unit.as_str().into());
+            }
+            for KeyValue { key, value, .. } in attributes {
+                object.insert(key.clone(), json_of(value.as_ref()));
+            }
+            if let Json::Object(members) = members {
+                object.extend(members);
+            }
+            out.push(b',');
+            let text = Json::Object(object).to_string();
+            out.extend_from_slice(&text.as_bytes()[1..]);
+            out.push(b'\n');
+        };
+        match &metric.data {
+            Some(Data::Gauge(proto::Gauge { data_points, .. }))
+            | Some(Data::Sum(proto::Sum { data_points, .. })) => {
+                for it in data_points {
+                    let value = match it.value {
+                        Some(number_data_point::Value::AsInt(number)) => json!(number),
+                        Some(number_data_point::Value::AsDouble(number)) => json!(number),
+                        None => Json::Null,
+                    };
+                    point(it.time_unix_nano, &it.attributes, json!({ "value": value }));
+                }
+            }
+            Some(Data::Histogram(of)) => {
+                for it in &of.data_points {
+                    let members = json!({
+                        "count": it.count,
+                        "sum": it.sum,
+                        "min": it.min,
+                        "max": it.max,
+                        "bounds": it.explicit_bounds,
+                        "buckets": it.bucket_counts,
+                    });
+                    point(it.time_unix_nano, &it.attributes, members);
+                }
+            }
+            Some(Data::ExponentialHistogram(of)) => {
+                for it in &of.data_points {
+                    let positive = it.positive.as_ref();
+                    let members = json!({
+                        "count": it.count,
+                        "sum": it.sum,
+                        "min": it.min,
+                        "max": it.max,
+                        "scale": it.scale,
+                        "zero": it.zero_count,
+                        "offset": positive.map(|it| it.offset),
+                        "buckets": positive.map(|it| &it.bucket_counts),
+                    });
+                    point(it.time_unix_nano, &it.attributes, members);
+                }
+            }
+            // tap makes none.
+            Some(Data::Summary(_)) | None => {}
+        }
+    }
+}
+
+/// An attribute's value.
+fn json_of(value: Option<&AnyValue>) -> Json {
+    use any_value::Value;
+
+    match value.and_then(|value| value.value.as_ref()) {
+        Some(Value::StringValue(text)) => text.as_str().into(),
+        Some(Value::BoolValue(truth)) => (*truth).into(),
+        Some(Value::IntValue(number)) => (*number).into(),
+        Some(Value::DoubleValue(number)) => (*number).into(),
+        Some(other) => serde_json::to_value(other).unwrap_or_default(),
+        None => Json::Null,
     }
 }
 
