@@ -113,7 +113,7 @@ fn chain_of(name: &str, settings: &str) -> Vec<(Arc<str>, Processor)> {
 
 /// The time that processors take for a batch, with what they keep until its time has come.
 fn through(named: &[(Arc<str>, Processor)]) -> impl FnMut(Vec<Span>) -> Duration + use<> {
-    let mut chain: Chain<Span> = chain::of_spans(named);
+    let mut chain: Chain<Span> = chain::of_spans("traces", named, &chain::Shared::default());
     let mut now = Instant::now();
     move |mut batch| {
         // Every batch has traces of its own, and comes when those before it are decided.

@@ -32,6 +32,7 @@ use crate::{
         process::Processes,
     },
     observe::{Board, Picture},
+    policy::memory::Pressure,
     probe::load::{Plain, Probes},
     protocol::conversation::Interest,
     source::{
@@ -72,6 +73,8 @@ pub struct Parts {
     pub lives: Lives,
     /// Where exchanges go.
     pub transactions: Transactions,
+    /// While it is on, payload is not looked at.
+    pub pressure: Pressure,
     /// Where numbers are shown.
     pub board: Board,
     /// Writes what comes in, if wanted.
@@ -99,6 +102,7 @@ pub struct Tracer {
     sink: Sink,
     lives: Lives,
     transactions: Transactions,
+    pressure: Pressure,
     board: Board,
     picture: Picture,
     recorder: Option<Writer>,
@@ -163,6 +167,7 @@ impl Tracer {
             sink: parts.sink,
             lives: parts.lives,
             transactions: parts.transactions,
+            pressure: parts.pressure,
             board: parts.board,
             picture: Picture::default(),
             recorder: parts.recorder,
@@ -177,6 +182,7 @@ impl Tracer {
     fn round(&mut self) -> u64 {
         let (now, offset) = self.clock.now();
         self.table.set_clock(now, offset);
+        self.table.shed_payload(self.pressure.is_on());
         let Self { rings, table, processes, recorder, picture, failed, .. } = self;
         if let Some(recorder) = recorder {
             keep(failed, recorder.frame(&Frame::Clock(now, offset)));

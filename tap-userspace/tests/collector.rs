@@ -141,12 +141,17 @@ fn ours(case: &Case, name: &str) -> BTreeMap<String, Value> {
     match case.signal.as_str() {
         "traces" => {
             let requests = stream::traces(&case.stream);
-            let left = through(chain::of_spans(&named), &requests, name);
+            let left = through(
+                chain::of_spans("traces", &named, &chain::Shared::default()),
+                &requests,
+                name,
+            );
             told_traces(&left.iter().map(encoded).collect::<Vec<_>>())
         }
         _ => {
             let requests = stream::logs(&case.stream);
-            let left = through(chain::of_logs(&named), &requests, name);
+            let left =
+                through(chain::of_logs("logs", &named, &chain::Shared::default()), &requests, name);
             told_logs(&left.iter().map(encoded).collect::<Vec<_>>())
         }
     }

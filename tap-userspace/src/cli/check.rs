@@ -19,6 +19,7 @@ use crate::{
         pipelines::{Destination, Pipelines, To},
     },
     export::{delivery, disk, object},
+    policy::order,
     probe::{
         cgroup, kernel_btf,
         load::{self, Use},
@@ -144,7 +145,12 @@ fn environment(report: &mut Report, config: &Config) {
                 }
             }
             match Pipelines::resolve(config, &environment) {
-                Ok(pipelines) => exporters(report, &pipelines, config),
+                Ok(pipelines) => {
+                    for warning in order::warnings(&pipelines) {
+                        report.note("processors", &warning);
+                    }
+                    exporters(report, &pipelines, config);
+                }
                 Err(error) => report.bad("exporters", &error.to_string()),
             }
         }

@@ -32,6 +32,7 @@ use crate::{
         traffic::{self, Traffic},
     },
     pipeline::{self, Parts, TraceError},
+    policy::order,
     probe::{cgroup, load, neighbours, plan::Need, privileges, rules::Rules, support, sys},
     protocol::content::Collect,
     source::file::Writer,
@@ -136,6 +137,7 @@ pub fn run(
             traffic.transactions(&batch);
             transactions.offer(batch);
         }),
+        pressure: exporters.pressure(),
         board,
         recorder,
         stop: stop.clone(),
@@ -192,6 +194,9 @@ pub(super) fn pipelines(config: &Config, environment: &Environment) -> Result<Pi
     let pipelines = Pipelines::resolve(config, environment).map_err(Failure::usage)?;
     for exporter in pipelines.idle(config) {
         tracing::warn!(exporter, "An exporter of the configuration is in no pipeline; it is off.");
+    }
+    for warning in order::warnings(&pipelines) {
+        tracing::warn!("{warning}.");
     }
     Ok(pipelines)
 }

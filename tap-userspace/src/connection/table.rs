@@ -99,6 +99,8 @@ pub struct Table {
     was_listed: bool,
     now_ns: u64,
     clock_offset: i64,
+    /// Memory is short: payload is not looked at.
+    sheds_payload: bool,
     counts: Counts,
     opened: [u64; 2],
     finished: Batches<Connection>,
@@ -128,6 +130,7 @@ impl Table {
             was_listed: false,
             now_ns: 0,
             clock_offset: 0,
+            sheds_payload: false,
             counts: Counts::default(),
             opened: [0; 2],
             finished: Batches::default(),
@@ -183,6 +186,11 @@ impl Table {
     pub const fn set_clock(&mut self, now_ns: u64, clock_offset: i64) {
         self.now_ns = now_ns;
         self.clock_offset = clock_offset;
+    }
+
+    /// Whether payload is not looked at from now on: it is the first to go where memory is short.
+    pub const fn shed_payload(&mut self, shed: bool) {
+        self.sheds_payload = shed;
     }
 
     /// Takes in one record; `process` is who the record's process is, where it names one.
@@ -287,6 +295,9 @@ impl Table {
     fn data(&mut self, data: &Data, payload: &[u8], process: Option<&Arc<Process>>) {
         let key = key(&data.header);
         self.entry(key);
+        let shed = self.sheds_payload && !payload.is_empty();
+        self.counts.payload_shed += u64::from(shed);
+        let payload = if shed { &[] } else { payload };
         let terms = terms(&self.settings, &self.identities, &self.listeners);
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let closing = entry.closing.is_some();

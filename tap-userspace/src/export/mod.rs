@@ -55,7 +55,8 @@ use crate::{
     },
     connection::model::Connection,
     policy::{
-        chain,
+        chain::{self, Shared},
+        memory::Pressure,
         redact::Redaction,
         sample::Sampler,
         stage::{self, Making, Out, Stage},
@@ -317,6 +318,7 @@ pub struct Exporters {
     meter: Option<Meter>,
     writes: Arc<Writes>,
     counters: ItemCounters,
+    pressure: Pressure,
 }
 
 impl Exporters {
@@ -345,6 +347,7 @@ impl Exporters {
             writes: Arc::default(),
             files: BTreeMap::new(),
         };
+        let shared = Shared { registry: with.registry(), ..Shared::default() };
         let limits = environment.limits();
         let encoder = || Spans(log::Terms { limits, ..terms.clone() });
         let requests = otlp::Framed::new(encoder(), &resource);
@@ -355,7 +358,9 @@ impl Exporters {
             Some(&|line, outs| {
                 let making = Making::new(encoder(), &resource);
                 let (name, named) = (line.name.clone(), &line.processors);
-                Stage::start(name, named, chain::of_spans, making, outs)
+                let (pipeline, shared) = (name.clone(), shared.clone());
+                let build = move |named: &_| chain::of_spans(&pipeline, named, &shared);
+                Stage::start(name, named, Box::new(build), making, outs)
             }),
         )?;
         let encoder = || Records(terms.clone());
@@ -367,7 +372,9 @@ impl Exporters {
             Some(&|line, outs| {
                 let making = Making::new(encoder(), &resource);
                 let (name, named) = (line.name.clone(), &line.processors);
-                Stage::start(name, named, chain::of_logs, making, outs)
+                let (pipeline, shared) = (name.clone(), shared.clone());
+                let build = move |named: &_| chain::of_logs(&pipeline, named, &shared);
+                Stage::start(name, named, Box::new(build), making, outs)
             }),
         )?;
         let meter = meter::start(&mut with)?;
@@ -375,7 +382,8 @@ impl Exporters {
         if terms.writes {
             writes.tell(spans.stores.clone());
         }
-        Ok(Self { spans, logs, children: terms.spans, objects: None, meter, writes, counters })
+        let (children, pressure) = (terms.spans, shared.pressure);
+        Ok(Self { spans, logs, children, objects: None, meter, writes, counters, pressure })
     }
 
     /// Makes objects of HTTP transactions too, if `config` asks for it. To be called before
@@ -424,6 +432,11 @@ impl Exporters {
         Swap(self.spans.swaps().chain(self.logs.swaps()).chain(of_metrics).collect())
     }
 
+    /// Whether memory is short, as a memory limiter says.
+    pub fn pressure(&self) -> Pressure {
+        self.pressure.clone()
+    }
+
     /// What became of every item.
     pub fn counters(&self) -> ItemCounters {
         self.counters.clone()
@@ -437,7 +450,7 @@ impl Exporters {
     /// Sends and prints what is queued, until `deadline`; what remains is dropped and counted. The
     /// counts at the end, as the accounting line has them.
     pub async fn shutdown(self, deadline: Instant) -> Value {
-        let Self { spans, logs, children: _, objects, meter, writes, counters } = self;
+        let Self { spans, logs, objects, meter, writes, counters, .. } = self;
         let before = match meter {
             Some(_) => deadline.checked_sub(LAST_WORD).unwrap_or(deadline),
             None => deadline,

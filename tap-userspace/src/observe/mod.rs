@@ -117,6 +117,7 @@ impl Picture {
             "nameless": self.table.nameless,
             "closes_found": self.table.closes_found,
             "unknown": self.table.unknown,
+            "payload_shed": self.table.payload_shed,
             "verdicts_refused": self.verdicts_refused,
         }, "exchanges": rows(self.table.exchanges.all()), "dns_refused": rows(self.dns_refused()) })
     }
@@ -146,6 +147,7 @@ impl Picture {
             ("nameless", self.table.nameless),
             ("closes_found", self.table.closes_found),
             ("unknown", self.table.unknown),
+            ("payload_shed", self.table.payload_shed),
             ("verdicts_refused", self.verdicts_refused),
         ] {
             samples.put(&TABLE_EVENTS, &[("event", event)], count);

@@ -382,7 +382,7 @@ fn a_resource_is_changed_once_and_stays_shared() {
                 {key: redundant-attribute, action: delete}] }";
     let processors: Processors = serde_yaml::from_str(yaml).unwrap();
     let named: Vec<_> = processors.iter().map(|(name, of)| (name.clone(), of.clone())).collect();
-    let mut chain = chain::of_spans(&named);
+    let mut chain = chain::of_spans("traces", &named, &chain::Shared::default());
     let mut before = Resource::default();
     before.attributes = attributes("{k8s-cluster: c, redundant-attribute: x}");
     let source = Source { resource: Arc::new(before), ..Source::default() };

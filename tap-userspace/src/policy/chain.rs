@@ -1,24 +1,62 @@
 //! The processors that a pipeline's configuration names, ready to run.
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{
     attributes::{OnAttributes, OnResource},
     data::{LogRecord, Span},
     filter::Filter,
     group::Group,
+    memory::{Limiter, Pressure},
     metrics,
+    probability::sampler::Sampler,
     redaction::Redaction,
     stage::Chain,
+    tail::{self, Verdicts},
     transform::{Running, Transform},
 };
-use crate::config::processors::Processor;
+use crate::{
+    config::processors::Processor,
+    telemetry::metric::{Family, Number, Registry},
+};
+
+/// What processors of all pipelines share.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// Where their numbers are.
+    pub registry: Arc<Registry>,
+    /// What tail samplers have decided, for log records.
+    pub verdicts: Verdicts,
+    /// Whether memory is short.
+    pub pressure: Pressure,
+}
+
+/// Where a processor stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Its pipeline.
+    pub pipeline: &'a str,
+    /// Its own name.
+    pub processor: &'a Arc<str>,
+    /// What it shares with others.
+    pub shared: &'a Shared,
+}
+
+impl Place<'_> {
+    /// A number of this processor.
+    pub fn number(&self, family: Family, labels: &[(&'static str, &str)]) -> Number {
+        let own = [("pipeline", self.pipeline), ("processor", &**self.processor)];
+        let labels: Vec<_> = own.into_iter().chain(labels.iter().copied()).collect();
+        self.shared.registry.number(family, &labels)
+    }
+}
 
 /// Those of a pipeline of spans.
-pub fn of_spans(named: &[(Arc<str>, Processor)]) -> Chain<Span> {
+pub fn of_spans(pipeline: &str, named: &[(Arc<str>, Processor)], shared: &Shared) -> Chain<Span> {
     let mut chain: Chain<Span> = Vec::new();
-    for (_, processor) in named {
+    for (name, processor) in named {
+        let place = Place { pipeline, processor: name, shared };
         match processor {
             // The exporters' queues do this.
             Processor::Batch(_) => {}
@@ -34,15 +72,29 @@ pub fn of_spans(named: &[(Arc<str>, Processor)]) -> Chain<Span> {
             Processor::Transform(settings) => {
                 chain.push(Box::new(Transform::new(&settings.trace_statements)));
             }
+            Processor::MemoryLimiter(settings) => {
+                chain.push(Box::new(Limiter::new(*settings, &place)));
+            }
+            Processor::ProbabilisticSampler(settings) => {
+                chain.push(Box::new(Sampler::new((**settings).clone(), &place)));
+            }
+            Processor::TailSampling(settings) => {
+                chain.push(Box::new(tail::Sampler::new(settings, &place, Instant::now())));
+            }
         }
     }
     chain
 }
 
 /// Those of a pipeline of log records.
-pub fn of_logs(named: &[(Arc<str>, Processor)]) -> Chain<LogRecord> {
+pub fn of_logs(
+    pipeline: &str,
+    named: &[(Arc<str>, Processor)],
+    shared: &Shared,
+) -> Chain<LogRecord> {
     let mut chain: Chain<LogRecord> = Vec::new();
-    for (_, processor) in named {
+    for (name, processor) in named {
+        let place = Place { pipeline, processor: name, shared };
         match processor {
             Processor::Batch(_) => {}
             Processor::Attributes(settings) => {
@@ -57,6 +109,15 @@ pub fn of_logs(named: &[(Arc<str>, Processor)]) -> Chain<LogRecord> {
             Processor::Transform(settings) => {
                 chain.push(Box::new(Transform::new(&settings.log_statements)));
             }
+            Processor::MemoryLimiter(settings) => {
+                chain.push(Box::new(Limiter::new(*settings, &place)));
+            }
+            Processor::ProbabilisticSampler(settings) => {
+                chain.push(Box::new(Sampler::new((**settings).clone(), &place)));
+            }
+            Processor::TailSampling(settings) => {
+                chain.push(Box::new(tail::logs::Follower::new(settings, &place)));
+            }
         }
     }
     chain
@@ -67,8 +128,12 @@ pub fn of_metrics(named: &[(Arc<str>, Processor)]) -> metrics::Chain {
     let mut chain = metrics::Chain::new();
     for (_, processor) in named {
         match processor {
-            // Refused there is the one, and the exporters' queues do the other.
-            Processor::Group(_) | Processor::Batch(_) => {}
+            // The exporters' queues do the first; of metrics there are too few for the second to matter.
+            Processor::Batch(_) | Processor::MemoryLimiter(_) => {}
+            // The configuration has refused these.
+            Processor::Group(_)
+            | Processor::ProbabilisticSampler(_)
+            | Processor::TailSampling(_) => {}
             Processor::Attributes(settings) => {
                 chain.push(Box::new(OnAttributes((**settings).clone())));
             }

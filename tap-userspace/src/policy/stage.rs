@@ -47,7 +47,7 @@ pub type Chain<R> = Vec<Box<dyn Processor<R>>>;
 pub type Named = Vec<(Arc<str>, Settings)>;
 
 /// Makes processors of their settings.
-pub type Build<R> = fn(&[(Arc<str>, Settings)]) -> Chain<R>;
+pub type Build<R> = Box<dyn Fn(&[(Arc<str>, Settings)]) -> Chain<R> + Send>;
 
 /// One of a pipeline's exporters.
 #[derive(Debug)]

@@ -8,6 +8,9 @@ pub mod group;
 pub mod matching;
 pub mod redaction;
 pub mod transform;
+pub mod memory_limiter;
+pub mod probabilistic_sampler;
+pub mod tail_sampling;
 
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
@@ -18,7 +21,9 @@ use serde::{
 };
 
 pub use self::{
-    batch::Batch, filter::Filter, group::Group, redaction::Redaction, transform::Transform,
+    batch::Batch, filter::Filter, group::Group, memory_limiter::MemoryLimiter,
+    probabilistic_sampler::ProbabilisticSampler, redaction::Redaction,
+    tail_sampling::TailSampling, transform::Transform,
 };
 use super::{environment::Signal, place::closest, schema};
 
@@ -43,6 +48,12 @@ pub enum Processor {
     Resource(Box<actions::Resource>),
     /// Changes items by statements.
     Transform(Box<Transform>),
+    /// Refuses items while memory is short.
+    MemoryLimiter(MemoryLimiter),
+    /// Lets a share through.
+    ProbabilisticSampler(Box<ProbabilisticSampler>),
+    /// Decides on whole traces.
+    TailSampling(Box<TailSampling>),
 }
 
 /// `type` or `type/name`.
@@ -60,19 +71,25 @@ enum Kind {
     Batch,
     Filter,
     Group,
+    MemoryLimiter,
+    ProbabilisticSampler,
     Redaction,
     Resource,
+    TailSampling,
     Transform,
 }
 
-const KINDS: [(&str, Kind); 8] = [
+const KINDS: [(&str, Kind); 11] = [
     ("attributes", Kind::Attributes),
     ("batch", Kind::Batch),
     ("filter", Kind::Filter),
     ("group_by_attrs", Kind::Group),
     ("groupbyattrs", Kind::Group),
+    ("memory_limiter", Kind::MemoryLimiter),
+    ("probabilistic_sampler", Kind::ProbabilisticSampler),
     ("redaction", Kind::Redaction),
     ("resource", Kind::Resource),
+    ("tail_sampling", Kind::TailSampling),
     ("transform", Kind::Transform),
 ];
 
@@ -173,6 +190,13 @@ impl Processor {
             Kind::Redaction => Self::Redaction(map.next_value::<Option<_>>()?.unwrap_or_default()),
             Kind::Resource => Self::Resource(map.next_value::<Option<_>>()?.ok_or_else(bare)?),
             Kind::Transform => Self::Transform(map.next_value::<Option<_>>()?.unwrap_or_default()),
+            // Without limits it would do nothing.
+            Kind::MemoryLimiter => Self::MemoryLimiter(map.next_value()?),
+            Kind::ProbabilisticSampler => {
+                Self::ProbabilisticSampler(map.next_value::<Option<_>>()?.unwrap_or_default())
+            }
+            // Without policies it would keep nothing.
+            Kind::TailSampling => Self::TailSampling(map.next_value()?),
         })
     }
 
@@ -182,6 +206,9 @@ impl Processor {
             (Self::Attributes(settings), _) => settings.refuses(signal),
             (Self::Group(_), Signal::Metrics) => {
                 Some("tap's data points stay under its own resource: have a Collector group them")
+            }
+            (Self::ProbabilisticSampler(_) | Self::TailSampling(_), Signal::Metrics) => {
+                Some("metrics are made of all traffic: leave it out")
             }
             _ => None,
         }
@@ -201,8 +228,11 @@ impl Serialize for Processor {
             Self::Batch(batch) => batch.serialize(to),
             Self::Filter(filter) => filter.serialize(to),
             Self::Group(settings) => settings.serialize(to),
+            Self::MemoryLimiter(settings) => settings.serialize(to),
+            Self::ProbabilisticSampler(settings) => settings.serialize(to),
             Self::Redaction(settings) => settings.serialize(to),
             Self::Resource(settings) => settings.serialize(to),
+            Self::TailSampling(settings) => settings.serialize(to),
             Self::Transform(settings) => settings.serialize(to),
         }
     }
@@ -217,7 +247,10 @@ impl JsonSchema for Processors {
         let batch = schema::or_nothing::<Batch>(generator);
         let filter = schema::or_nothing::<Filter>(generator);
         let group = schema::or_nothing::<Group>(generator);
+        let limiter = generator.subschema_for::<MemoryLimiter>();
+        let sampler = schema::or_nothing::<ProbabilisticSampler>(generator);
         let redaction = schema::or_nothing::<Redaction>(generator);
+        let tail = generator.subschema_for::<TailSampling>();
         let transform = schema::or_nothing::<Transform>(generator);
         let attributes = generator.subschema_for::<actions::Attributes>();
         let resource = generator.subschema_for::<actions::Resource>();
@@ -228,8 +261,11 @@ impl JsonSchema for Processors {
                 "^batch(/\\S+)?$": batch,
                 "^filter(/\\S+)?$": filter,
                 "^group_?by_?attrs(/\\S+)?$": group,
+                "^memory_limiter(/\\S+)?$": limiter,
+                "^probabilistic_sampler(/\\S+)?$": sampler,
                 "^redaction(/\\S+)?$": redaction,
                 "^resource(/\\S+)?$": resource,
+                "^tail_sampling(/\\S+)?$": tail,
                 "^transform(/\\S+)?$": transform
             },
             "additionalProperties": false

@@ -15,6 +15,8 @@ pub struct Counts {
     pub closes_found: u64,
     /// Connections that ended and had said something of which the protocol is not known.
     pub unknown: u64,
+    /// Data records whose payload was not looked at, as memory was short.
+    pub payload_shed: u64,
     /// What became of exchanges.
     pub exchanges: Exchanges,
     /// DNS messages that told nothing, by [`Refused::REASONS`].
