@@ -99,6 +99,7 @@ fn hostile_configurations_are_refused_in_bounded_time_and_memory() {
         repeated(&path, "capture:\n  include:\n", &format!("  - {rule}\n"), count, "");
     };
     // What is written, and words of what is said.
+    #[allow(clippy::type_complexity, reason = "name, what writes it, what is said")]
     let cases: Vec<(&str, Box<dyn Fn() + '_>, &str)> = vec![
         ("brackets", Box::new(|| repeated(&path, "a: ", "[", 900_000, "")), "limit exceeded"),
         ("braces", Box::new(|| repeated(&path, "", "{a: ", 200_000, "")), "limit exceeded"),
@@ -226,11 +227,9 @@ fn hostile_configurations_are_refused_in_bounded_time_and_memory() {
         write();
         judge(name, &path, words);
     }
-    for (name, path) in [
-        ("pipe", fifo.clone()),
-        ("device", PathBuf::from("/dev/zero")),
-        ("folder", home.to_owned()),
-    ] {
+    for (name, path) in
+        [("pipe", fifo), ("device", PathBuf::from("/dev/zero")), ("folder", home.to_owned())]
+    {
         judge(name, &path, "no file");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

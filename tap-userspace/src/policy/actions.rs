@@ -93,7 +93,7 @@ impl Action {
                 }
             }
             Self::Delete(keys) => {
-                attributes.0.retain(|(key, _)| !(keys.is(key) || keys.matches(key)))
+                attributes.0.retain(|(key, _)| !(keys.is(key) || keys.matches(key)));
             }
             Self::Hash(keys) => {
                 for (key, value) in &mut attributes.0 {
@@ -139,7 +139,6 @@ pub fn hex(bytes: &[u8]) -> String {
 
 fn hashed(value: &Value) -> Value {
     let hashed = match value {
-        Value::Text(text) if text.is_empty() => return "".into(),
         Value::Text(text) => Sha256::digest(text.as_bytes()),
         Value::Bool(truth) => Sha256::digest([u8::from(*truth)]),
         Value::Int(number) => Sha256::digest(number.to_le_bytes()),

@@ -111,7 +111,12 @@ fn actions_do_as_the_collectors() {
             "{updateme: foo}",
             "{updateme: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae}",
         ),
-        case(hash, "{updateme: ''}", "{updateme: ''}"),
+        // As 0.158 does it; the hash of no text.
+        case(
+            hash,
+            "{updateme: ''}",
+            "{updateme: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855}",
+        ),
         case(
             hash,
             "{updatemebyregexp: false, donotupdatemebyregexp: false}",
@@ -383,8 +388,8 @@ fn a_resource_is_changed_once_and_stays_shared() {
     let processors: Processors = serde_yaml::from_str(yaml).unwrap();
     let named: Vec<_> = processors.iter().map(|(name, of)| (name.clone(), of.clone())).collect();
     let mut chain = chain::of_spans("traces", &named, &chain::Shared::default());
-    let mut before = Resource::default();
-    before.attributes = attributes("{k8s-cluster: c, redundant-attribute: x}");
+    let of = attributes("{k8s-cluster: c, redundant-attribute: x}");
+    let before = Resource { attributes: of, ..Resource::default() };
     let source = Source { resource: Arc::new(before), ..Source::default() };
     let mut seen = Vec::new();
     for _ in 0..2 {

@@ -155,7 +155,7 @@ impl<T: Queued + Clone> Stage<T> {
     pub fn stepping<P: Send + 'static>(
         name: Arc<str>,
         named: &Named,
-        build: fn(&[(Arc<str>, Settings)]) -> P,
+        build: impl Fn(&[(Arc<str>, Settings)]) -> P + Send + 'static,
         outs: Vec<Out<T>>,
         mut step: impl FnMut(&mut P, T, &mut Tally) -> Option<T> + Send + 'static,
     ) -> io::Result<Self> {

@@ -6,11 +6,11 @@ pub mod batch;
 pub mod filter;
 pub mod group;
 pub mod matching;
-pub mod redaction;
-pub mod transform;
 pub mod memory_limiter;
 pub mod probabilistic_sampler;
+pub mod redaction;
 pub mod tail_sampling;
+pub mod transform;
 
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
@@ -22,8 +22,8 @@ use serde::{
 
 pub use self::{
     batch::Batch, filter::Filter, group::Group, memory_limiter::MemoryLimiter,
-    probabilistic_sampler::ProbabilisticSampler, redaction::Redaction,
-    tail_sampling::TailSampling, transform::Transform,
+    probabilistic_sampler::ProbabilisticSampler, redaction::Redaction, tail_sampling::TailSampling,
+    transform::Transform,
 };
 use super::{environment::Signal, place::closest, schema};
 
