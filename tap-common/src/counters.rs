@@ -37,27 +37,52 @@ pub enum Event {
     PayloadShed = 0,
     /// Socket storage could not be made (memory): the connection is not seen.
     NoStorage = 1,
-    /// A connection was refused by the admission rules.
-    NotAdmitted = 2,
+    /// A connection was not looked at: it is tap's own.
+    Own = 2,
     /// A segment's headers could not be understood.
     Malformed = 3,
     /// A segment lay outside any window of its connection.
     OutOfWindow = 4,
+    /// A connection was not looked at, by its direction.
+    Direction = 5,
+    /// A connection was not looked at, as it is inside the loopback net.
+    Loopback = 6,
+    /// A connection was not looked at: a rule excludes it.
+    Excluded = 7,
+    /// A connection was not looked at: no rule includes it.
+    NotIncluded = 8,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 5] =
-        [Self::PayloadShed, Self::NoStorage, Self::NotAdmitted, Self::Malformed, Self::OutOfWindow];
+    pub const ALL: [Self; 9] = [
+        Self::PayloadShed,
+        Self::NoStorage,
+        Self::Own,
+        Self::Malformed,
+        Self::OutOfWindow,
+        Self::Direction,
+        Self::Loopback,
+        Self::Excluded,
+        Self::NotIncluded,
+    ];
+
+    /// Those that mean a connection that is not looked at.
+    pub const FILTERED: [Self; 5] =
+        [Self::Own, Self::Direction, Self::Loopback, Self::Excluded, Self::NotIncluded];
 
     /// Its name in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::PayloadShed => "payload_shed",
             Self::NoStorage => "no_storage",
-            Self::NotAdmitted => "not_admitted",
+            Self::Own => "self",
             Self::Malformed => "malformed",
             Self::OutOfWindow => "out_of_window",
+            Self::Direction => "direction",
+            Self::Loopback => "loopback",
+            Self::Excluded => "exclude",
+            Self::NotIncluded => "include",
         }
     }
 }

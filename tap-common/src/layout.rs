@@ -12,7 +12,7 @@ const _: () = {
     assert!(size_of::<record::Owner>() == 56);
     assert!(size_of::<record::Data>() == 72);
     assert!(size_of::<record::Close>() == 192);
-    assert!(size_of::<record::Process>() == 56);
+    assert!(size_of::<record::Process>() == 80);
     assert!(size_of::<record::Dns>() == 72);
     assert!(align_of::<record::Close>() == 8);
     assert!(offset_of!(record::Header, cookie) == 8);
@@ -21,10 +21,13 @@ const _: () = {
     assert!(offset_of!(record::Connection, tgid) == 56);
     assert!(offset_of!(record::Close, bytes) == 104);
     assert!(offset_of!(record::Close, srtt_us) == 172);
-    assert!(size_of::<settings::Settings>() == 96);
-    assert!(size_of::<settings::Admission>() == 8);
+    assert!(size_of::<settings::Settings>() == 136);
+    assert!(size_of::<settings::Admission>() == 120);
     assert!(size_of::<settings::Prefix>() == 20);
-    assert!(size_of::<settings::Verdict>() == 12);
+    assert!(size_of::<settings::Ends>() == 24);
+    assert!(size_of::<settings::ExecutableKey>() == 24);
+    assert!(size_of::<settings::CgroupKey>() == 16);
+    assert!(size_of::<settings::Verdict>() == 16);
     assert!(size_of::<state::Direction>() == 32);
     assert!(size_of::<state::Socket>() == 184);
 };

@@ -14,4 +14,4 @@ pub mod settings;
 pub mod state;
 
 /// Version of everything in this crate that crosses the kernel line or stands in a recording.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

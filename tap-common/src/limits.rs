@@ -66,8 +66,17 @@ pub const DATA_RING_DEFAULT: u32 = 16 << 20;
 /// The reader is woken when a ring holds this much; below it polls on a timer.
 pub const WAKE_BYTES: u64 = 256 << 10;
 
-/// Entries of each admission table (ports, IPv4 and IPv6 prefixes).
+/// Ports, prefixes and users that rules may name, each. The tables hold two generations of them.
 pub const ADMISSION_ENTRIES: u32 = 1024;
+
+/// Rules that the kernel side tells apart: the bits of a mask.
+pub const ADMISSION_RULES: usize = 64;
+
+/// Processes whose executable is known; what is pushed out is the daemon's to decide.
+pub const TASKS: u32 = 16_384;
+
+/// Executables and cgroups of which is known what the rules say of them; beyond, the daemon decides.
+pub const ADMISSION_KNOWN: u32 = 8192;
 
 /// Verdicts that the daemon may have outstanding.
 pub const VERDICTS: u32 = 16_384;

@@ -5,7 +5,7 @@
 //! Addresses are in network byte order (an IPv4 address is IPv4-mapped), ports and everything
 //! else in host byte order. Times are `bpf_ktime_get_ns`: `CLOCK_MONOTONIC` nanoseconds.
 
-use crate::limits::COMM_LEN;
+use crate::{limits::COMM_LEN, settings::Executable};
 
 /// What a record is. The discriminants are the wire values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -143,6 +143,11 @@ pub mod flags {
     pub const SNAPSHOT: u16 = 1 << 10;
     /// The connection's own SYN was seen, so its initial sequence number is the wire's.
     pub const SYN_SENT: u16 = 1 << 11;
+    /// It was admitted by the second of the two generations of rules.
+    pub const SECOND_RULES: u16 = 1 << 12;
+    /// The daemon refused the connection, and the kernel side has taken that in: it sends no more
+    /// (owner records).
+    pub const REFUSED: u16 = 1 << 13;
 }
 
 /// The two ends of a connection as its socket sees them.
@@ -289,4 +294,10 @@ pub struct Process {
     pub parent: u32,
     /// Its name.
     pub comm: [u8; COMM_LEN],
+    /// What it runs (at exec).
+    pub executable: Executable,
+    /// Its effective user.
+    pub uid: u32,
+    /// Padding.
+    pub pad: u32,
 }

@@ -77,6 +77,26 @@ pub struct Offsets {
     pub mm_arg_start: u32,
     /// `struct mm_struct.arg_end`.
     pub mm_arg_end: u32,
+    /// `struct linux_binprm.file`.
+    pub binprm_file: u32,
+    /// `struct file.f_inode`.
+    pub file_inode: u32,
+    /// `struct inode.i_ino`.
+    pub inode_ino: u32,
+    /// `struct inode.i_generation`.
+    pub inode_generation: u32,
+    /// `struct inode.i_sb`.
+    pub inode_sb: u32,
+    /// `struct super_block.s_dev`.
+    pub sb_dev: u32,
+    /// `struct sock.sk_cgrp_data`.
+    pub sk_cgroup: u32,
+    /// `struct cgroup.kn`.
+    pub cgroup_node: u32,
+    /// `struct kernfs_node.id`.
+    pub node_id: u32,
+    /// Padding.
+    pub pad: u32,
 }
 
 impl Offsets {
@@ -99,49 +119,113 @@ impl Offsets {
         task_mm: Self::ABSENT,
         mm_arg_start: Self::ABSENT,
         mm_arg_end: Self::ABSENT,
+        binprm_file: Self::ABSENT,
+        file_inode: Self::ABSENT,
+        inode_ino: Self::ABSENT,
+        inode_generation: Self::ABSENT,
+        inode_sb: Self::ABSENT,
+        sb_dev: Self::ABSENT,
+        sk_cgroup: Self::ABSENT,
+        cgroup_node: Self::ABSENT,
+        node_id: Self::ABSENT,
+        pad: 0,
     };
 }
 
-/// Which connections the kernel programs look at; entry 0 of a map, so that it can change while
-/// they run. A connection is decided once, at its open.
+/// One generation of the rules on which connections are looked at; a connection is decided once, at
+/// its open. Two stand in a map, so that the daemon fills one while the other is in force.
+///
+/// A rule is a bit. Each field that rules ask for has a table, whose entries say which rules hold as
+/// far as that field goes; those that do not ask for it are in every entry. What holds in all of them
+/// holds. So a look-up a field decides all rules at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Admission {
+    /// Number of this generation; part of the keys of the tables that forget by age.
+    pub generation: u32,
     /// 1 to look at connections that this host opens.
     pub egress: u8,
     /// 1 to look at connections that this host accepts.
     pub ingress: u8,
     /// 1 to look at connections between addresses of the loopback net.
     pub loopback: u8,
-    /// 1 where only what a port or prefix rule includes is looked at.
-    pub default_deny: u8,
-    /// 1 where there are port rules.
-    pub ports: u8,
-    /// 1 where there are prefix rules.
-    pub prefixes: u8,
-    /// Padding.
-    pub pad: [u8; 2],
+    /// Bits of [`field`]: the tables that are asked.
+    pub fields: u8,
+    /// Rules of which one must hold; 0 where all is looked at.
+    pub include: u64,
+    /// Rules of which none may hold.
+    pub exclude: u64,
+    /// Rules that ask for something besides, which only the daemon sees.
+    pub partial: u64,
+    /// Rules that hold of connections that this host accepts.
+    pub of_ingress: u64,
+    /// Rules that hold of connections that this host opens.
+    pub of_egress: u64,
+    /// Rules that ask for no port.
+    pub no_port: Ends,
+    /// Rules that ask for no prefix.
+    pub no_prefix: Ends,
+    /// Rules that ask for no user.
+    pub no_user: u64,
+    /// Rules that ask for no executable.
+    pub no_executable: u64,
+    /// Rules that ask for no cgroup.
+    pub no_cgroup: u64,
 }
 
 impl Admission {
     /// Everything is looked at.
     pub const ALL: Self = Self {
+        generation: 0,
         egress: 1,
         ingress: 1,
         loopback: 1,
-        default_deny: 0,
-        ports: 0,
-        prefixes: 0,
-        pad: [0; 2],
+        fields: 0,
+        include: 0,
+        exclude: 0,
+        partial: 0,
+        of_ingress: u64::MAX,
+        of_egress: u64::MAX,
+        no_port: Ends::ALL,
+        no_prefix: Ends::ALL,
+        no_user: u64::MAX,
+        no_executable: u64::MAX,
+        no_cgroup: u64::MAX,
     };
 }
 
-/// What a port or prefix rule says; an exclusion wins over an inclusion.
-pub const RULE_INCLUDE: u8 = 1;
-/// See [`RULE_INCLUDE`].
-pub const RULE_EXCLUDE: u8 = 2;
+/// Bits of [`Admission::fields`].
+pub mod field {
+    /// Ports.
+    pub const PORT: u8 = 1 << 0;
+    /// Prefixes.
+    pub const PREFIX: u8 = 1 << 1;
+    /// Users.
+    pub const USER: u8 = 1 << 2;
+    /// Executables.
+    pub const EXECUTABLE: u8 = 1 << 3;
+    /// cgroups.
+    pub const CGROUP: u8 = 1 << 4;
+}
 
-/// Key of the prefix table: IPv4 prefixes are IPv4-mapped, 96 bits longer.
+/// Rules, by the end whose port or address they ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ends {
+    /// Either end.
+    pub either: u64,
+    /// This host.
+    pub local: u64,
+    /// The peer.
+    pub remote: u64,
+}
+
+impl Ends {
+    /// Every rule.
+    pub const ALL: Self = Self { either: u64::MAX, local: u64::MAX, remote: u64::MAX };
+}
+
+/// An address prefix: IPv4 prefixes are IPv4-mapped, 96 bits longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Prefix {
@@ -149,6 +233,59 @@ pub struct Prefix {
     pub len: u32,
     /// The address.
     pub address: [u8; 16],
+}
+
+/// Bytes of a key of the prefix table: which of the two generations, then the address.
+pub const PREFIX_KEY: usize = 17;
+
+/// Key of the port table: which of the two generations, and the port.
+pub const fn port_key(slot: u32, port: u16) -> u32 {
+    slot << 16 | port as u32
+}
+
+/// Key of the user table: which of the two generations, and the user's number.
+pub const fn user_key(slot: u32, uid: u32) -> u64 {
+    (slot as u64) << 32 | uid as u64
+}
+
+/// The file that a process runs, as the kernel knows it. A file that was removed does not leave its
+/// number to another: the inode's own generation differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Executable {
+    /// `inode.i_ino`.
+    pub inode: u64,
+    /// `inode.i_generation`.
+    pub version: u32,
+    /// `super_block.s_dev`; [`Executable::NUMBERED`] where the daemon made the number up.
+    pub device: u32,
+}
+
+impl Executable {
+    /// Not known.
+    pub const UNKNOWN: Self = Self { inode: 0, version: 0, device: 0 };
+    /// Device of what the daemon knows by a number of its own: the files of processes older than tap.
+    pub const NUMBERED: u32 = u32::MAX;
+}
+
+/// Key of the table of executables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ExecutableKey {
+    /// The file.
+    pub executable: Executable,
+    /// [`Admission::generation`].
+    pub generation: u64,
+}
+
+/// Key of the table of cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct CgroupKey {
+    /// cgroup v2 id.
+    pub id: u64,
+    /// [`Admission::generation`].
+    pub generation: u64,
 }
 
 /// What the daemon has decided about one connection; read at the begin of a turn.
@@ -161,4 +298,6 @@ pub struct Verdict {
     pub turns: u32,
     /// How many payload bytes of each turn are captured.
     pub payload: u32,
+    /// 1 where the rules refuse the connection, and nothing more of it is sent.
+    pub refused: u32,
 }

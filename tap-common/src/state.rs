@@ -61,7 +61,9 @@ pub struct Socket {
     /// Records tried in each lane.
     pub sent: [u32; LANES],
     /// Which connection of this socket.
-    pub generation: u32,
+    pub generation: u16,
+    /// What of it the daemon has still to decide, see [`undecided`].
+    pub undecided: u16,
     /// The socket's cookie.
     pub cookie: u64,
     /// The two directions.
@@ -78,8 +80,8 @@ pub struct Socket {
     pub local_port: u16,
     /// Port of the peer.
     pub remote_port: u16,
-    /// 1 while the daemon's verdict on `payload` is awaited.
-    pub undecided: u32,
+    /// User of the process that called connect; holds where `tgid` was known at the open.
+    pub uid: u32,
 }
 
 impl Socket {
@@ -112,6 +114,14 @@ impl Socket {
             pad: 0,
         }
     }
+}
+
+/// Bits of [`Socket::undecided`].
+pub mod undecided {
+    /// How much of each turn is captured.
+    pub const PAYLOAD: u16 = 1 << 0;
+    /// Whether it is looked at.
+    pub const ADMISSION: u16 = 1 << 1;
 }
 
 /// Values of [`Socket::phase`].

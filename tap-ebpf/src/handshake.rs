@@ -13,7 +13,7 @@ use aya_ebpf::{
 use tap_common::{
     limits::{HANDSHAKE_PAYLOAD, HANDSHAKES},
     record::{Kind, RECEIVE, Tuple, flags},
-    state::Socket,
+    state::{Socket, undecided},
 };
 
 use crate::{
@@ -116,7 +116,7 @@ pub fn join(state: &mut Socket) {
         let bytes =
             Bytes { direction: RECEIVE, offset: 0, position: 0, len: segment_len, at: 0, now };
         turn::begins(state, &bytes);
-        if state.undecided != 0 && len >= 4 {
+        if state.undecided & undecided::PAYLOAD != 0 && len >= 4 {
             // SAFETY: see `keep`; the payload is longer.
             turn::recognise(state, unsafe {
                 (&raw const (*kept).payload).cast::<[u8; 4]>().read()

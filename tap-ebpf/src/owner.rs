@@ -13,7 +13,7 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{bpf_sock, bpf_sock_addr},
     helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid,
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
         generated::{bpf_get_socket_cookie, bpf_ktime_get_ns},
     },
     macros::{btf_tracepoint, cgroup_sock, cgroup_sock_addr, map, raw_tracepoint},
@@ -22,7 +22,7 @@ use aya_ebpf::{
 };
 use tap_common::{
     limits,
-    record::{Header, Kind, Lane, Owner},
+    record::{Header, Kind, Lane, Owner, flags},
     state::{Socket, phase},
 };
 
@@ -67,6 +67,7 @@ fn try_connect(address: *mut bpf_sock_addr) -> Option<()> {
     }
     let state = state::get_or_create(sk)?;
     state.tgid = tgid();
+    state.uid = bpf_get_current_uid_gid() as u32;
     if state.cookie == 0 {
         // SAFETY: the context of the program.
         state.cookie = unsafe { bpf_get_socket_cookie(address.cast()) };
@@ -111,6 +112,22 @@ fn used(state: &mut Socket) {
     // SAFETY: takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
     send(ring::header(state, Kind::Owner, Lane::Life, number, now));
+}
+
+/// The daemon has refused the connection: nothing more of it is sent, which it is told, so that it
+/// forgets it. Not from process context always, so no process is named.
+#[inline(always)]
+pub fn refuse(state: &mut Socket) {
+    state.phase = phase::IGNORED;
+    let number = ring::number(state, Lane::Life);
+    // SAFETY: takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let mut header = ring::header(state, Kind::Owner, Lane::Life, number, now);
+    header.flags = flags::REFUSED;
+    let ring = Ring::life();
+    let Some(mut slot) = ring.reserve::<Owner>(Kind::Owner) else { return };
+    slot.write(Owner { header, tgid: 0, tid: 0, comm: [0; limits::COMM_LEN] });
+    ring.submit(slot);
 }
 
 #[inline(always)]

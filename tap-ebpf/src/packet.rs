@@ -6,7 +6,7 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock, bpf_tcp_sock},
-    helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_tcp_sock},
+    helpers::generated::{bpf_get_socket_cookie, bpf_sk_cgroup_id, bpf_sk_fullsock, bpf_tcp_sock},
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
@@ -49,7 +49,7 @@ fn try_ingress(skb: *mut __sk_buff) -> Option<()> {
     let sk = socket_of(skb)?;
     let state = match state::get(sk.cast()) {
         Some(state) => state,
-        None => unknown(skb, RECEIVE)?,
+        None => picked_up(skb, RECEIVE)?,
     };
     if state.phase != phase::TRACED {
         return None;
@@ -62,7 +62,7 @@ fn try_egress(skb: *mut __sk_buff) -> Option<()> {
     let sk = socket_of(skb)?;
     let state = match state::get(sk.cast()) {
         Some(state) => state,
-        None => unknown(skb, TRANSMIT)?,
+        None => picked_up(skb, TRANSMIT)?,
     };
     if state.phase != phase::TRACED {
         return None;
@@ -85,6 +85,13 @@ fn full_socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
     // SAFETY: `sk` is not null, as the verifier asks.
     let sk = unsafe { bpf_sk_fullsock(sk) };
     (!sk.is_null()).then_some(sk)
+}
+
+/// State of a connection that has none yet, if it is looked at.
+#[inline(always)]
+fn picked_up(skb: *mut __sk_buff, direction: usize) -> Option<&'static mut Socket> {
+    let state = unknown(skb, direction)?;
+    (welcome(state) != 0).then_some(state)
 }
 
 /// A packet of a socket without state: of a listener, of a connection older than tap (then its
@@ -130,13 +137,22 @@ fn pick_up(skb: *mut __sk_buff, sk: *mut bpf_sock) -> Option<&'static mut Socket
         state.remote_isn = (*tcp).rcv_nxt.wrapping_sub(1);
         state.receive_base = (*tcp).bytes_received;
     }
-    if !admit(&tuple, false, 0) {
+    // SAFETY: a full socket.
+    state.cgroup = unsafe { bpf_sk_cgroup_id(sk.cast()) };
+    Some(state)
+}
+
+/// Decides about a connection that was just picked up, and tells of it. A function of its own beside
+/// [`unknown`], not within: before 6.12 the stacks of three would be more than there is.
+#[inline(never)]
+fn welcome(state: &mut Socket) -> u32 {
+    if !admit(state, state.cgroup) {
         state.phase = phase::IGNORED;
-        return None;
+        return 0;
     }
     let now = state.opened_ns;
     socket::send_open(state, now);
-    Some(state)
+    1
 }
 
 #[inline(always)]

@@ -10,7 +10,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid,
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
         generated::{bpf_ktime_get_ns, bpf_probe_read_kernel_str, bpf_probe_read_user},
     },
     macros::raw_tracepoint,
@@ -19,9 +19,10 @@ use aya_ebpf::{
 use tap_common::{
     limits::{ARGS_MAX, COMM_LEN, FILENAME_MAX},
     record::{Header, Kind, Lane, Process},
+    settings::Executable,
 };
 
-use crate::{read, ring::Ring, state::setting};
+use crate::{admit::TASKS, read, ring::Ring, state::setting};
 
 /// A process record with room for a file name and, right behind it wherever it ends, arguments:
 /// the room is twice what is written, as the verifier checks place and length apart.
@@ -38,7 +39,8 @@ fn tap_exec(ctx: RawTracePointContext) -> i32 {
     let bprm: *const c_void = ctx.arg(2);
     let filename: Option<*const c_void> = read::field(bprm, setting!(offsets.binprm_filename));
     let arguments = arguments(task).unwrap_or((0, 0));
-    let process = current(Kind::Exec);
+    let mut process = current(Kind::Exec);
+    note(&mut process, bprm);
     let ring = Ring::life();
     let Some(mut slot) = ring.reserve::<Named>(Kind::Exec) else { return 0 };
     let to = slot.as_mut_ptr();
@@ -65,6 +67,19 @@ fn tap_exec(ctx: RawTracePointContext) -> i32 {
     }
     ring.submit(slot);
     0
+}
+
+/// Keeps which file the current process runs now. A function of its own: within [`tap_exec`] the
+/// length below goes to the stack and back, and before 6.12 the verifier then forgets its bounds.
+#[inline(never)]
+fn note(process: &mut Process, bprm: *const c_void) {
+    match read::executable_of(bprm) {
+        Some(executable) => {
+            process.executable = executable;
+            let _ = TASKS.insert(&process.tgid, &executable, 0);
+        }
+        None => drop(TASKS.remove(&process.tgid)),
+    }
 }
 
 /// Where the new program's arguments stand in its memory, and how long they are.
@@ -94,6 +109,11 @@ fn try_fork(ctx: &RawTracePointContext) -> Option<()> {
     let mut process = current(Kind::Fork);
     process.parent = process.tgid;
     process.tgid = tgid;
+    // SAFETY: entries are replaced as a whole.
+    match unsafe { TASKS.get(&process.parent) } {
+        Some(executable) => drop(TASKS.insert(&tgid, executable, 0)),
+        None => drop(TASKS.remove(&tgid)),
+    }
     send(process, Kind::Fork);
     Some(())
 }
@@ -103,7 +123,9 @@ fn try_fork(ctx: &RawTracePointContext) -> Option<()> {
 fn tap_exit(_ctx: RawTracePointContext) -> i32 {
     let id = bpf_get_current_pid_tgid();
     if id as u32 == (id >> 32) as u32 {
-        send(current(Kind::Exit), Kind::Exit);
+        let process = current(Kind::Exit);
+        let _ = TASKS.remove(&process.tgid);
+        send(process, Kind::Exit);
     }
     0
 }
@@ -130,5 +152,13 @@ fn current(kind: Kind) -> Process {
         time_ns: unsafe { bpf_ktime_get_ns() },
     };
     let comm: [u8; COMM_LEN] = bpf_get_current_comm().unwrap_or_default();
-    Process { header, tgid: (bpf_get_current_pid_tgid() >> 32) as u32, parent: 0, comm }
+    Process {
+        header,
+        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        parent: 0,
+        comm,
+        executable: Executable::UNKNOWN,
+        uid: bpf_get_current_uid_gid() as u32,
+        pad: 0,
+    }
 }

@@ -10,7 +10,12 @@ use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock, bpf_sock_ops},
     helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes},
 };
-use tap_common::{record::Tuple, settings::Offsets};
+use tap_common::{
+    record::Tuple,
+    settings::{Executable, Offsets},
+};
+
+use crate::state::setting;
 
 /// Reads a `T` at `offset` behind `base`; `None` where the offset is not known.
 #[inline(always)]
@@ -25,6 +30,33 @@ pub fn field<T: Copy>(base: *const c_void, offset: u32) -> Option<T> {
         let failed = bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
         (failed == 0).then(|| value.assume_init())
     }
+}
+
+/// The cgroup v2 id that a socket of the kernel is counted to.
+#[inline(always)]
+pub fn cgroup_of_sock(sk: *const c_void) -> Option<u64> {
+    // `struct sock_cgroup_data` begins with a pointer. Before 5.15 its lowest bits are marks; with
+    // the first set it is none (include/linux/cgroup-defs.h).
+    let cgroup: u64 = field(sk, setting!(offsets.sk_cgroup))?;
+    if cgroup & 1 != 0 || cgroup == 0 {
+        return None;
+    }
+    let cgroup = (cgroup & !3) as *const c_void;
+    let node: *const c_void = field(cgroup, setting!(offsets.cgroup_node))?;
+    field(node, setting!(offsets.node_id))
+}
+
+/// The file that a program about to run is read from.
+#[inline(always)]
+pub fn executable_of(bprm: *const c_void) -> Option<Executable> {
+    let file: *const c_void = field(bprm, setting!(offsets.binprm_file))?;
+    let inode: *const c_void = field(file, setting!(offsets.file_inode))?;
+    let sb: *const c_void = field(inode, setting!(offsets.inode_sb))?;
+    Some(Executable {
+        inode: field(inode, setting!(offsets.inode_ino))?,
+        version: field(inode, setting!(offsets.inode_generation))?,
+        device: field(sb, setting!(offsets.sb_dev))?,
+    })
 }
 
 /// `AF_INET6` (include/linux/socket.h).

@@ -115,7 +115,7 @@ pub fn header(state: &Socket, kind: Kind, lane: Lane, number: u32, time_ns: u64)
         flags: 0,
         payload_len: 0,
         cookie: state.cookie,
-        generation: state.generation,
+        generation: u32::from(state.generation),
         number,
         time_ns,
     }

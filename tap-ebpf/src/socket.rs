@@ -15,11 +15,11 @@ use aya_ebpf::{
 use tap_common::{
     counters::Event,
     record::{Kind, LANES, Lane, Open, Tuple, flags},
-    state::{Direction, Socket, phase},
+    state::{Direction, Socket, phase, undecided},
 };
 
 use crate::{
-    admit::admit,
+    admit::{self, admit},
     close::{self, Facts},
     handshake, read,
     ring::{self, Ring},
@@ -92,7 +92,7 @@ pub fn begin(state: &mut Socket, tuple: Tuple, flags: u16) {
     state.turn_direction = Socket::NO_TURN;
     state.turn_limit = setting!(turns);
     state.payload = setting!(payload);
-    state.undecided = u32::from(state.payload != 0);
+    state.undecided = if state.payload != 0 { undecided::PAYLOAD } else { 0 };
     state.sent_to = 0;
     state.receive_base = 0;
     state.local = tuple.local;
@@ -115,7 +115,8 @@ fn connect(ops: *mut bpf_sock_ops) -> Option<()> {
     let tuple = read::tuple_of_ops(ops);
     begin(state, tuple, flags::ACTIVE);
     identify(ops, state);
-    if admit(&tuple, true, state.tgid) {
+    state.cgroup = cgroup_of(ops);
+    if admit(state, state.cgroup) {
         want_state_changes(ops);
     } else {
         state.phase = phase::IGNORED;
@@ -135,7 +136,8 @@ fn established(ops: *mut bpf_sock_ops, active: bool) -> Option<()> {
         state.tgid = 0;
         begin(state, tuple, flags);
         identify(ops, state);
-        if !admit(&tuple, active, 0) {
+        state.cgroup = cgroup_of(ops);
+        if !admit(state, state.cgroup) {
             state.phase = phase::IGNORED;
         }
     }
@@ -171,6 +173,27 @@ pub fn send_open(state: &mut Socket, time: u64) {
         connection: state.connection(),
     });
     ring.submit(slot);
+}
+
+/// The cgroup that the context's socket is counted to, where rules ask for it; 0 where it cannot be
+/// learned. An accepted socket has its listener's.
+#[inline(always)]
+fn cgroup_of(ops: *mut bpf_sock_ops) -> u64 {
+    if !admit::asks_cgroup() {
+        return 0;
+    }
+    // SAFETY: the context's socket, null-checked; the helper returns null if it is not TCP.
+    let tcp = unsafe {
+        let sk = (*ops).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return 0;
+        }
+        bpf_skc_to_tcp_sock(sk.cast())
+    };
+    if tcp.is_null() {
+        return 0;
+    }
+    read::cgroup_of_sock(tcp.cast()).unwrap_or(0)
 }
 
 #[inline(always)]

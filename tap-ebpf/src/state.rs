@@ -76,5 +76,5 @@ pub fn take_verdict(state: &Socket) -> Option<Verdict> {
     // SAFETY: the entry is plain integers; a torn read is an older or newer limit.
     let verdict = *unsafe { VERDICTS.get(&state.cookie) }?;
     let _ = VERDICTS.remove(&state.cookie);
-    (verdict.generation == state.generation).then_some(verdict)
+    (verdict.generation == u32::from(state.generation)).then_some(verdict)
 }

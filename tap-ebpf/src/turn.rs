@@ -10,11 +10,11 @@ use tap_common::{
     counters::Event,
     limits::{CHUNKS_MAX, PAYLOAD_MAX, PAYLOAD_MEDIUM, PAYLOAD_SMALL, TURN_SILENCE_NS},
     record::{Data, Kind, Lane, RECEIVE, flags},
-    state::Socket,
+    state::{Socket, undecided},
 };
 
 use crate::{
-    read,
+    owner, read,
     ring::{self, Ring},
     state::{self, setting},
 };
@@ -56,7 +56,9 @@ pub fn bytes(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut Socket, mut byt
             // SAFETY: a full socket. The container needs no process.
             state.cgroup = unsafe { bpf_sk_cgroup_id(sk.cast()) };
         }
-        decide(skb, state, &bytes);
+        if !decide(skb, state, &bytes) {
+            return;
+        }
     }
     let wanted = wanted(state, &bytes);
     let recorded = begins && within_limit(state, &bytes);
@@ -109,21 +111,31 @@ fn wanted(state: &mut Socket, bytes: &Bytes) -> u32 {
     if of_turn > of_head { of_turn } else { of_head }
 }
 
-/// A turn begins: takes in what the daemon has decided about the connection, if it is new.
+/// A turn begins: takes in what the daemon has decided about the connection, if it is new. `false`
+/// where that refuses it.
 #[inline(always)]
-fn decide(skb: *mut __sk_buff, state: &mut Socket, bytes: &Bytes) {
+fn decide(skb: *mut __sk_buff, state: &mut Socket, bytes: &Bytes) -> bool {
     if state.undecided != 0 {
-        let first = if bytes.offset == 0 { first_bytes(skb, bytes) } else { [0; 4] };
-        recognise(state, first);
+        if state.undecided & undecided::PAYLOAD != 0 {
+            let first = if bytes.offset == 0 { first_bytes(skb, bytes) } else { [0; 4] };
+            recognise(state, first);
+        }
         if state.undecided != 0
             && let Some(verdict) = state::take_verdict(state)
         {
-            state.turn_limit = verdict.turns;
-            state.payload = verdict.payload;
-            state.undecided = 0;
+            if verdict.refused != 0 {
+                owner::refuse(state);
+                return false;
+            }
+            if state.undecided & undecided::PAYLOAD != 0 {
+                state.turn_limit = verdict.turns;
+                state.payload = verdict.payload;
+            }
+            state.undecided &= !undecided::PAYLOAD;
         }
     }
     state.directions[bytes.direction].left = state.payload;
+    true
 }
 
 /// Decides by a direction's first bytes, where they tell enough: the daemon's word would come too
@@ -134,11 +146,11 @@ pub fn recognise(state: &mut Socket, first: [u8; 4]) {
         // A TLS handshake record (RFC 8446 §5.1). Nobody reads what is encrypted; the handshake is
         // in the heads.
         state.payload = 0;
-        state.undecided = 0;
+        state.undecided &= !undecided::PAYLOAD;
     } else if first == *b"PRI " {
         // HTTP/2's preface (RFC 9113 §3.4): its frames run through all of the stream.
         state.payload = u32::MAX;
-        state.undecided = 0;
+        state.undecided &= !undecided::PAYLOAD;
     }
 }
 

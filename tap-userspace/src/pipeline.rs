@@ -15,7 +15,7 @@ use std::{
 
 use tap_common::{
     record::{Close, Open},
-    settings::Verdict,
+    settings::{Verdict, field},
 };
 
 use crate::{
@@ -33,7 +33,10 @@ use crate::{
     },
     observe::{Board, Picture},
     policy::memory::Pressure,
-    probe::load::{Plain, Probes},
+    probe::{
+        admission::Control,
+        load::{Plain, Probes},
+    },
     protocol::conversation::Interest,
     source::{
         decode::{self, Record, decode},
@@ -116,6 +119,7 @@ pub struct Tracer {
 struct Kernel {
     counters: crate::probe::load::Counters,
     verdicts: aya::maps::HashMap<aya::maps::MapData, u64, Plain<Verdict>>,
+    admission: Control,
     snapshot: Option<crate::probe::snapshot::Snapshot>,
     lines: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     attached: Option<crate::probe::load::Attached>,
@@ -128,6 +132,7 @@ pub fn trace(parts: Parts) -> Result<Picture, TraceError> {
     // Connections that were there before, and the processes that were.
     tracer.lister.ask();
     tracer.processes.scan();
+    tracer.probes.admission.scan();
     let mut housekept = 0;
     let mut snapped = tracer.clock.now().0;
     while !stop.load(Relaxed) && tracer.failed.is_none() {
@@ -156,11 +161,20 @@ pub fn trace(parts: Parts) -> Result<Picture, TraceError> {
 
 impl Tracer {
     fn new(parts: Parts) -> Self {
-        let Probes { life, data, counters, verdicts, snapshot, lines, attached, .. } = parts.probes;
+        let Probes { life, data, counters, verdicts, admission, .. } = parts.probes;
+        let Probes { snapshot, lines, attached, .. } = parts.probes;
+        let rulebook = admission.rulebook().clone();
         Self {
             rings: Rings::new(life, data),
-            probes: Kernel { counters, verdicts, snapshot, lines, attached: Some(attached) },
-            table: Table::new(parts.settings, parts.identities),
+            probes: Kernel {
+                counters,
+                verdicts,
+                admission,
+                snapshot,
+                lines,
+                attached: Some(attached),
+            },
+            table: Table::new(parts.settings, parts.identities).with_rules(rulebook),
             processes: Processes::default(),
             clock: Clock::new(),
             max_bytes: parts.max_bytes,
@@ -183,12 +197,19 @@ impl Tracer {
         let (now, offset) = self.clock.now();
         self.table.set_clock(now, offset);
         self.table.shed_payload(self.pressure.is_on());
-        let Self { rings, table, processes, recorder, picture, failed, .. } = self;
+        let Self { rings, table, processes, recorder, picture, failed, probes, .. } = self;
+        let rules = probes.admission.rules();
+        let asks = Asks {
+            now,
+            admission: &probes.admission,
+            cgroups: rules.asks(field::CGROUP),
+            users: rules.asks(field::USER),
+        };
         if let Some(recorder) = recorder {
             keep(failed, recorder.frame(&Frame::Clock(now, offset)));
         }
         let mut take = |bytes: &[u8]| {
-            take(bytes, now, table, processes, recorder.as_mut(), picture, failed);
+            take(bytes, table, processes, recorder.as_mut(), picture, failed, &asks);
         };
         rings.drain_life(&mut take);
         let drained = rings.drain_data(&mut take);
@@ -210,7 +231,12 @@ impl Tracer {
                 Interest::Everything => u32::MAX,
             };
             let turns = tap_common::limits::TURNS_DEFAULT;
-            let verdict = Verdict { generation, turns, payload };
+            let verdict = Verdict { generation, turns, payload, refused: 0 };
+            let told = self.probes.verdicts.insert(cookie, Plain(verdict), 0);
+            self.picture.verdicts_refused += u64::from(told.is_err());
+        }
+        for (cookie, generation) in self.table.take_refused() {
+            let verdict = Verdict { generation, turns: 0, payload: 0, refused: 1 };
             let told = self.probes.verdicts.insert(cookie, Plain(verdict), 0);
             self.picture.verdicts_refused += u64::from(told.is_err());
         }
@@ -264,6 +290,10 @@ impl Tracer {
     /// A connection older than tap, or one whose owner nobody else has told.
     fn take_listed(&mut self, open: &Open) {
         let tgid = open.connection.tgid;
+        drop(self.processes.lookup(tgid, ""));
+        if self.probes.admission.rules().asks(field::USER) {
+            self.processes.user(tgid, None);
+        }
         let process = self.processes.lookup(tgid, "");
         if let Some(recorder) = &mut self.recorder {
             keep(&mut self.failed, recorder.process(tgid, process.as_ref()));
@@ -288,6 +318,7 @@ impl Tracer {
                 generation: header.generation,
                 turns: turns.saturating_add(limit),
                 payload: 0,
+                refused: 0,
             };
             // A full map means that the new segment's turns are only counted.
             let told = self.probes.verdicts.insert(header.cookie, Plain(verdict), 0);
@@ -326,15 +357,47 @@ impl Tracer {
     }
 }
 
+/// What the rules in force ask for besides what records tell.
+struct Asks<'a> {
+    /// Monotonic time of the round.
+    now: u64,
+    admission: &'a Control,
+    cgroups: bool,
+    users: bool,
+}
+
+impl Asks<'_> {
+    /// Finds out what rules ask for of a record's connection, before it is taken in.
+    fn answer(&self, record: &Record<'_>, tgid: u32, table: &mut Table, processes: &mut Processes) {
+        let (header, cgroup) = match record {
+            Record::Open(open) => (&open.header, open.connection.cgroup),
+            Record::Close(close) => (&close.header, close.connection.cgroup),
+            Record::Owner(owner) => (&owner.header, 0),
+            Record::Data(data, _) => (&data.header, 0),
+            Record::Exec(..) | Record::Fork(_) | Record::Exit(_) | Record::Dns(..) => return,
+        };
+        if self.cgroups
+            && let Some(path) = self.admission.cgroup(cgroup)
+        {
+            table.cgroup(cgroup, path);
+        }
+        if self.users && tgid != 0 && table.is_undecided(header) {
+            let name = if let Record::Owner(owner) = record { comm(&owner.comm) } else { "" };
+            drop(processes.lookup(tgid, name));
+            processes.user(tgid, None);
+        }
+    }
+}
+
 /// Takes in one record: who it names is asked at once, before `/proc` forgets.
 fn take(
     bytes: &[u8],
-    now: u64,
     table: &mut Table,
     processes: &mut Processes,
     recorder: Option<&mut Writer>,
     picture: &mut Picture,
     failed: &mut Option<io::Error>,
+    asks: &Asks<'_>,
 ) {
     let record = match decode(bytes) {
         Ok(record) => record,
@@ -348,10 +411,15 @@ fn take(
     };
     picture.records[record.kind() as usize - 1].delivered += 1;
     let tgid = named(&record);
+    asks.answer(&record, tgid, table, processes);
     let process = match &record {
         Record::Exec(process, text) => {
             let (filename, arguments) = split(text);
             processes.exec(process.tgid, comm(&process.comm), filename, arguments);
+            if asks.users {
+                processes.user(process.tgid, Some(process.uid));
+            }
+            asks.admission.executed(process.tgid, process.executable);
             return;
         }
         Record::Fork(process) => {
@@ -359,7 +427,7 @@ fn take(
             return;
         }
         Record::Exit(process) => {
-            processes.exit(process.tgid, now);
+            processes.exit(process.tgid, asks.now);
             return;
         }
         Record::Owner(owner) => processes.lookup(tgid, comm(&owner.comm)),

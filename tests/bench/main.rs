@@ -1,9 +1,10 @@
-//! What tap costs: `cargo xtask bench wire`, `idle`, `transactions`; and recordings of real programs for
+//! What tap costs: `cargo xtask bench wire`, `idle`, `transactions`, `policy`; and recordings of real programs for
 //! `cargo xtask bench protocol` (`tap-userspace/examples/protocol.rs`). A report, not a test: each run with tap lies between
 //! two without, because machines change speed from minute to minute; the median pair is what
 //! counts. Load goes to a server of its own on loopback and is bounded in time.
 
 mod load;
+mod policy;
 mod programs;
 mod recordings;
 mod report;
@@ -30,8 +31,9 @@ const SETTLE: Duration = Duration::from_millis(1500);
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let what =
-        arguments.next().context("say what to measure: wire, idle, transactions or recordings")?;
+    let what = arguments
+        .next()
+        .context("say what to measure: wire, idle, transactions, policy or recordings")?;
     let number = |text: Option<String>, default: usize| {
         text.map_or(Ok(default), |text| text.parse().context("give a number"))
     };
@@ -39,9 +41,12 @@ fn main() -> Result<()> {
         "wire" => wire(number(arguments.next(), 7)?),
         "idle" => idle(number(arguments.next(), 50_000)?),
         "transactions" => transactions::run(number(arguments.next(), 10)?),
+        "policy" => policy::run(number(arguments.next(), 5)?),
         "recordings" => recordings::make(&target()?.join("bench/recordings")),
         "hold" => load::hold(number(arguments.next(), 0)?, number(arguments.next(), 0)?),
-        other => bail!("`{other}` is nothing to measure: wire, idle, transactions or recordings"),
+        other => {
+            bail!("`{other}` is nothing to measure: wire, idle, transactions, policy or recordings")
+        }
     }
 }
 
@@ -147,6 +152,16 @@ impl Tap {
     pub fn start(collector: &Collector) -> Result<Self> {
         Self::run("run", |command| {
             command
+                .env("OTEL_TRACES_EXPORTER", "otlp")
+                .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{}", collector.port));
+        })
+    }
+
+    /// Starts one with `config` that exports spans to `collector`.
+    pub fn with(collector: &Collector, config: &Path) -> Result<Self> {
+        Self::run("run", |command| {
+            command
+                .env("TAP_CONFIG", config)
                 .env("OTEL_TRACES_EXPORTER", "otlp")
                 .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{}", collector.port));
         })

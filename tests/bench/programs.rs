@@ -19,9 +19,14 @@ const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// Measures both loads.
 pub fn measure(nginx: &Nginx, collector: &Collector) -> Result<Programs> {
+    with_statistics(|| measure_both(nginx, collector))
+}
+
+/// Does `work` while the kernel counts runs and time of programs.
+pub fn with_statistics<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let before = fs::read_to_string(SWITCH)?;
     fs::write(SWITCH, "1").context("only root can switch BPF statistics on")?;
-    let measured = measure_both(nginx, collector);
+    let measured = work();
     fs::write(SWITCH, before)?;
     measured
 }
@@ -47,8 +52,8 @@ fn measure_both(nginx: &Nginx, collector: &Collector) -> Result<Programs> {
     Ok(all)
 }
 
-/// Statistics of tap's programs and of the empty ones, as bpftool tells them.
-fn of(tap: u32, empty: &EmptyPackets) -> Result<Vec<(String, u64, u64)>> {
+/// Runs and nanoseconds of tap's programs and of the empty ones, as bpftool tells them.
+pub fn of(tap: u32, empty: &EmptyPackets) -> Result<Vec<(String, u64, u64)>> {
     let output = Command::new("/usr/sbin/bpftool")
         .args(["--json", "prog", "show"])
         .output()

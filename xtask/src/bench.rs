@@ -23,6 +23,12 @@ pub enum What {
         #[arg(long, default_value_t = 7)]
         pairs: u32,
     },
+    /// What a packet costs of a connection that the rules keep out, above an empty program.
+    Policy {
+        /// How many pairs.
+        #[arg(long, default_value_t = 5)]
+        pairs: u32,
+    },
     /// What idle connections cost the daemon in memory.
     Idle {
         /// How many loopback pairs, two sockets each.
@@ -62,6 +68,7 @@ pub enum What {
 pub fn run(workspace: &Workspace, what: &What) -> Result<()> {
     match what {
         What::Wire { pairs } => live(workspace, &["wire", &pairs.to_string()]),
+        What::Policy { pairs } => live(workspace, &["policy", &pairs.to_string()]),
         What::Idle { pairs } => live(workspace, &["idle", &pairs.to_string()]),
         What::Transactions { seconds } => live(workspace, &["transactions", &seconds.to_string()]),
         What::Export { pairs } => {

@@ -19,7 +19,7 @@ use crate::{
         pipelines::{Destination, Pipelines, To},
     },
     export::{delivery, disk, object},
-    policy::order,
+    policy::{admission::Rules, order},
     probe::{
         cgroup, kernel_btf,
         load::{self, Use},
@@ -48,6 +48,9 @@ pub fn check(global: &Global) -> Result<(), Failure> {
         Err(error) => report.bad("configuration", &error.to_string()),
     }
     let config = config.unwrap_or_default();
+    for (rule, text) in super::rules::table(&Rules::new(&config.capture).unwrap_or_default()) {
+        report.good(&format!("capture.{rule}"), &text);
+    }
     programs(&mut report, &config);
     if neighbours::another_tap() {
         report.note("other tap", "one runs on this host; a second gives every span twice");

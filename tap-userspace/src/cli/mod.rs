@@ -8,6 +8,7 @@ pub mod check;
 pub mod config;
 pub mod log;
 pub mod replay;
+pub mod rules;
 pub mod run;
 
 /// Watches every TCP connection of this host from inside the kernel and emits each as an

@@ -32,8 +32,8 @@ use crate::{
         traffic::{self, Traffic},
     },
     pipeline::{self, Parts, TraceError},
-    policy::order,
-    probe::{cgroup, load, neighbours, plan::Need, privileges, rules::Rules, support, sys},
+    policy::{admission::Rules, order},
+    probe::{admission::Control, cgroup, load, neighbours, plan::Need, privileges, support, sys},
     protocol::content::Collect,
     source::file::Writer,
     telemetry::{cloud, log, resource::Resource},
@@ -106,13 +106,13 @@ pub fn run(
     let admin = Admin { board: board.clone(), registry: exporters.registry() };
     let serving = listener.map(|listener| runtime.spawn(admin::server::serve(listener, admin)));
 
-    let mut rules = probes.rules.take();
+    let admission = probes.admission.clone();
     let reloader = Reloader::new(global.config.as_deref(), config.clone(), &exporters.registry());
     let (swap, of) = (exporters.swap(), environment);
     let reloading = runtime.spawn(reload(reloader, move |config| {
         // What can fail comes first.
         let pipelines = Pipelines::resolve(config, &of).map_err(|error| error.to_string())?;
-        apply(config, rules.as_mut())?;
+        apply(config, &admission)?;
         swap.apply(&pipelines);
         Ok(())
     }));
@@ -336,9 +336,9 @@ async fn reload(
 }
 
 /// Brings into force what [`reload`] says can be.
-fn apply(config: &Config, rules: Option<&mut Rules>) -> Result<(), String> {
-    let Some(rules) = rules else { return Ok(()) };
-    rules.apply(&config.kernel(0, false)).map_err(|error| error.to_string())
+fn apply(config: &Config, admission: &Control) -> Result<(), String> {
+    let rules = Rules::new(&config.capture).map_err(|error| error.to_string())?;
+    admission.apply(Arc::new(rules)).map_err(|error| error.to_string())
 }
 
 /// SIGINT, SIGTERM, or the tracer's own end.

@@ -1,19 +1,17 @@
 //! The configuration file (SPEC §6), as far as this release uses it. Every key is optional; what is
 //! not known is an error with its place.
 
-use std::{net::IpAddr, str::FromStr};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use tap_common::{
-    limits,
-    settings::{Admission, Prefix, RULE_EXCLUDE, RULE_INCLUDE, Settings},
-};
+use serde::{Deserialize, Serialize};
+use tap_common::settings::Settings;
 
 pub use super::{
     blocks::{
         Connections, Detector, Detectors, EventStore, Exchanges, Rings, Trace, TraceIdentity,
     },
+    capture::{Capture, Cidr, DbPayload, Direction, HttpPayload, Payload, Ports},
     load::{ConfigError, DEFAULT_PATH, Loaded},
     values::Secret,
 };
@@ -22,11 +20,9 @@ use super::{
     http_capture::HttpCapture,
     place::{Mistake, path},
     processors::Processors,
-    schema,
     service::Service,
-    values::{Scalar, size, write_size},
 };
-use crate::probe::load::Wanted;
+use crate::{policy::admission::Rules, probe::load::Wanted};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -58,163 +54,6 @@ pub struct Config {
     pub eventstore: EventStore,
 }
 
-/// Block `capture`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Capture {
-    /// Which connections, by who opened them.
-    pub direction: Direction,
-    /// Whether connections inside the loopback net are looked at.
-    pub loopback: bool,
-    /// Whether tap's own connections are looked at.
-    #[serde(rename = "self")]
-    pub own: bool,
-    /// If not empty, only what one of these rules names is looked at.
-    pub include: Vec<Rule>,
-    /// What one of these rules names is not looked at, included or not.
-    pub exclude: Vec<Rule>,
-    /// What is captured of the bytes.
-    pub payload: Payload,
-}
-
-impl Default for Capture {
-    fn default() -> Self {
-        Self {
-            direction: Direction::All,
-            loopback: true,
-            own: false,
-            include: Vec::new(),
-            exclude: Vec::new(),
-            payload: Payload::default(),
-        }
-    }
-}
-
-/// `capture.direction`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// Both.
-    #[default]
-    All,
-    /// Accepted by this host.
-    Ingress,
-    /// Opened by this host.
-    Egress,
-}
-
-/// One rule: a port or range, or a prefix; of either end.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(try_from = "RuleKeys", into = "RuleKeys")]
-pub enum Rule {
-    /// `port: 443` or `port: "8000-8100"`.
-    Port(Ports),
-    /// `cidr: 10.0.0.0/8`.
-    Cidr(Cidr),
-}
-
-/// A rule as it is written: a map of one key.
-#[derive(Default, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-struct RuleKeys {
-    /// A port (443) or a range of ports (8000-8100) of either end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<Ports>,
-    /// A prefix that one end is in: 10.0.0.0/8, fd00::/8.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cidr: Option<Cidr>,
-}
-
-impl From<Rule> for RuleKeys {
-    fn from(rule: Rule) -> Self {
-        match rule {
-            Rule::Port(ports) => Self { port: Some(ports), cidr: None },
-            Rule::Cidr(cidr) => Self { port: None, cidr: Some(cidr) },
-        }
-    }
-}
-
-impl TryFrom<RuleKeys> for Rule {
-    type Error = &'static str;
-
-    fn try_from(keys: RuleKeys) -> Result<Self, Self::Error> {
-        match (keys.port, keys.cidr) {
-            (Some(ports), None) => Ok(Self::Port(ports)),
-            (None, Some(cidr)) => Ok(Self::Cidr(cidr)),
-            _ => Err("a rule has one key: `port: 443` or `cidr: 10.0.0.0/8`"),
-        }
-    }
-}
-
-/// A port or an inclusive range of ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ports {
-    /// The first.
-    pub first: u16,
-    /// The last.
-    pub last: u16,
-}
-
-/// An address prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    address: IpAddr,
-    bits: u8,
-}
-
-/// Block `capture.payload`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Payload {
-    /// Bytes captured at the head of each direction.
-    #[serde(deserialize_with = "head_bytes", serialize_with = "write_size")]
-    #[schemars(schema_with = "schema::size")]
-    pub head_bytes: u32,
-    /// What is read of the exchanges inside, where log records or spans of them are exported.
-    pub http: HttpPayload,
-    /// What is told of statements, where exchanges are read.
-    pub db: DbPayload,
-    /// Most bytes captured of each turn where exchanges are read.
-    #[serde(deserialize_with = "max_bytes", serialize_with = "write_size")]
-    #[schemars(schema_with = "schema::size")]
-    pub max_bytes: u32,
-}
-
-/// `capture.payload.http`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum HttpPayload {
-    /// Exchanges are not read.
-    Off,
-    /// A record of each, without its header fields.
-    Summary,
-    /// With its header fields, secrets taken out.
-    #[default]
-    Headers,
-}
-
-/// `capture.payload.db`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum DbPayload {
-    /// Operation and target.
-    #[default]
-    Summary,
-    /// The statement too, without its values (`db.query.text`).
-    Statement,
-}
-
-impl Default for Payload {
-    fn default() -> Self {
-        Self {
-            head_bytes: limits::HEAD_DEFAULT,
-            http: HttpPayload::default(),
-            db: DbPayload::default(),
-            max_bytes: limits::TURN_PAYLOAD_DEFAULT,
-        }
-    }
-}
-
 impl Config {
     /// Everything that no key alone shows to be wrong: of each block the first mistake.
     pub(super) fn check(&self) -> Vec<Mistake> {
@@ -242,7 +81,6 @@ impl Config {
     /// `parse`: somebody wants the exchanges inside.
     pub fn kernel(&self, self_tgid: u32, parse: bool) -> Wanted {
         let capture = &self.capture;
-        let (ports, prefixes) = (self.ports(), self.prefixes());
         Wanted {
             settings: Settings {
                 self_tgid,
@@ -255,200 +93,8 @@ impl Config {
             },
             life_ring: self.rings.life,
             data_ring: self.rings.data,
-            admission: Admission {
-                egress: u8::from(capture.direction != Direction::Ingress),
-                ingress: u8::from(capture.direction != Direction::Egress),
-                loopback: u8::from(capture.loopback),
-                default_deny: u8::from(!capture.include.is_empty()),
-                ports: u8::from(!ports.is_empty()),
-                prefixes: u8::from(!prefixes.is_empty()),
-                ..Admission::ALL
-            },
-            ports,
-            prefixes,
+            rules: Arc::new(Rules::new(capture).unwrap_or_default()),
         }
-    }
-
-    /// Rules, each with what it says.
-    fn rules(&self) -> impl Iterator<Item = (&Rule, u8)> {
-        let include = self.capture.include.iter().map(|rule| (rule, RULE_INCLUDE));
-        include.chain(self.capture.exclude.iter().map(|rule| (rule, RULE_EXCLUDE)))
-    }
-
-    fn ports(&self) -> Vec<(u16, u8)> {
-        let mut said = std::collections::BTreeMap::new();
-        for (rule, says) in self.rules() {
-            if let Rule::Port(ports) = rule {
-                for port in ports.first..=ports.last {
-                    *said.entry(port).or_insert(0) |= says;
-                }
-            }
-        }
-        said.into_iter().collect()
-    }
-
-    /// Prefixes, each with what it and every prefix around it says: the kernel side finds the
-    /// longest only. A short IPv6 prefix (`::/0`) is none around IPv4, though IPv4 is IPv4-mapped
-    /// there: an entry that says nothing keeps it off.
-    fn prefixes(&self) -> Vec<(Prefix, u8)> {
-        let cidrs: Vec<(Prefix, u8)> = self
-            .rules()
-            .filter_map(|(rule, says)| match rule {
-                Rule::Cidr(cidr) => Some((cidr.prefix(), says)),
-                Rule::Port(_) => None,
-            })
-            .collect();
-        let around = |inner: &Prefix| {
-            let says = cidrs.iter().filter(|(outer, _)| {
-                contains(outer, inner) && contains(&IPV4, outer) == contains(&IPV4, inner)
-            });
-            says.fold(0, |all, (_, says)| all | says)
-        };
-        let hidden = cidrs.iter().any(|(outer, _)| outer.len < IPV4.len && contains(outer, &IPV4));
-        let shield = (hidden && !cidrs.iter().any(|(prefix, _)| *prefix == IPV4)).then_some(IPV4);
-        cidrs
-            .iter()
-            .map(|(prefix, _)| *prefix)
-            .chain(shield)
-            .map(|prefix| (prefix, around(&prefix)))
-            .collect()
-    }
-}
-
-impl Capture {
-    /// Whether the kernel side's tables hold the rules.
-    fn check(&self) -> Result<(), Mistake> {
-        const MAX: usize = limits::ADMISSION_ENTRIES as usize;
-        let (mut ports, mut prefixes) = (0_usize, 0_usize);
-        for rule in self.include.iter().chain(&self.exclude) {
-            match rule {
-                Rule::Port(range) => ports += usize::from(range.last - range.first) + 1,
-                Rule::Cidr(_) => prefixes += 1,
-            }
-        }
-        for (what, count, instead) in [
-            ("ports", ports, "fewer or narrower ranges"),
-            ("prefixes", prefixes, "fewer, or shorter ones that hold several"),
-        ] {
-            if count > MAX {
-                let why = format!(
-                    "the rules name {count} {what}; the kernel side holds {MAX}: use {instead}"
-                );
-                let key = if self.include.is_empty() { "exclude" } else { "include" };
-                return Err(Mistake::at(&path(["capture"]), [key], why));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// All of IPv4, IPv4-mapped.
-const IPV4: Prefix =
-    Prefix { len: 96, address: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0] };
-
-fn contains(outer: &Prefix, inner: &Prefix) -> bool {
-    let bits = u128::from_be_bytes(outer.address) ^ u128::from_be_bytes(inner.address);
-    outer.len <= inner.len && bits.checked_shr(128 - outer.len).unwrap_or(0) == 0
-}
-
-impl Cidr {
-    /// The prefix as the kernel side has it: IPv4 is IPv4-mapped, host bits are zero.
-    pub fn prefix(self) -> Prefix {
-        let (octets, len) = match self.address {
-            IpAddr::V4(four) => (four.to_ipv6_mapped().octets(), 96 + u32::from(self.bits)),
-            IpAddr::V6(six) => (six.octets(), u32::from(self.bits)),
-        };
-        let mask = u128::MAX.checked_shl(128 - len).unwrap_or(0);
-        Prefix { len, address: (u128::from_be_bytes(octets) & mask).to_be_bytes() }
-    }
-}
-
-impl FromStr for Cidr {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no address prefix: write 10.0.0.0/8 or fd00::/8");
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| wrong())?)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.unwrap_or(most);
-        if bits > most {
-            return Err(wrong());
-        }
-        Ok(Self { address, bits })
-    }
-}
-
-impl FromStr for Ports {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
-        match (port(first), port(last)) {
-            (Some(first), Some(last)) if first <= last => Ok(Self { first, last }),
-            _ => Err(format!("`{text}` is no port (443) and no range of ports (8000-8100)")),
-        }
-    }
-}
-
-fn parsed<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
-    Scalar::deserialize(from)?.0.parse().map_err(de::Error::custom)
-}
-
-impl Serialize for Ports {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self.first == self.last {
-            true => to.serialize_u16(self.first),
-            false => to.serialize_str(&format!("{}-{}", self.first, self.last)),
-        }
-    }
-}
-
-impl Serialize for Cidr {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&format!("{}/{}", self.address, self.bits))
-    }
-}
-
-schema::by_hand!(Ports, {
-    "anyOf": [
-        { "type": "integer", "minimum": 1, "maximum": 65535 },
-        { "type": "string", "pattern": "^ *[0-9]{1,5} *(- *[0-9]{1,5} *)?$" }
-    ]
-});
-schema::by_hand!(Cidr, { "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$" });
-
-impl<'de> Deserialize<'de> for Ports {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        parsed(from)
-    }
-}
-
-impl<'de> Deserialize<'de> for Cidr {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        parsed(from)
-    }
-}
-
-fn head_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
-    let Scalar(text) = Scalar::deserialize(from)?;
-    match size(&text) {
-        Some(bytes) if bytes <= 1 << 16 => Ok(bytes as u32),
-        _ => Err(de::Error::custom(format!("`{text}` is no size up to 64KiB: write 4KiB or 4096"))),
-    }
-}
-
-fn max_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
-    let Scalar(text) = Scalar::deserialize(from)?;
-    match size(&text) {
-        Some(bytes) if (256..=1 << 24).contains(&bytes) => Ok(bytes as u32),
-        _ => Err(de::Error::custom(format!(
-            "`{text}` is no size from 256 to 16MiB: write 16KiB or 16384"
-        ))),
     }
 }
 
@@ -464,40 +110,6 @@ mod tests {
         assert_eq!(Config::load(&path).unwrap(), Config::default());
         assert_eq!(Config::parse("").unwrap(), Config::default());
         assert_eq!(Config::parse("# only a comment\n").unwrap(), Config::default());
-    }
-
-    #[test]
-    fn rules_become_tables() {
-        let config = Config::parse(
-            "capture:\n  direction: egress\n  include:\n    - port: 443\n    - port: 8000-8002\n    \
-             - cidr: 10.0.0.0/8\n  exclude:\n    - cidr: 10.1.2.3/16\n    - port: 8001\n",
-        )
-        .unwrap();
-        let wanted = config.kernel(7, false);
-        let (inc, exc) = (RULE_INCLUDE, RULE_EXCLUDE);
-        assert_eq!(wanted.ports, [(443, inc), (8000, inc), (8001, inc | exc), (8002, inc)]);
-        let prefixes: Vec<_> = wanted
-            .prefixes
-            .iter()
-            .map(|(prefix, says)| (prefix.len, prefix.address[13], *says))
-            .collect();
-        assert_eq!(prefixes, [(104, 0, inc), (112, 1, inc | exc)]);
-        assert_eq!((wanted.admission.ingress, wanted.admission.egress), (0, 1));
-        assert_eq!((wanted.admission.default_deny, wanted.settings.self_tgid), (1, 7));
-    }
-
-    #[test]
-    fn an_ipv6_network_is_around_no_ipv4_network() {
-        let text = "capture: { exclude: [ { cidr: '::/0' }, { cidr: 10.0.0.0/8 } ] }";
-        let shown = |text: &str| -> Vec<(u32, u8)> {
-            let prefixes = Config::parse(text).unwrap().kernel(0, false).prefixes;
-            prefixes.iter().map(|(prefix, says)| (prefix.len, *says)).collect()
-        };
-        let (inc, exc) = (RULE_INCLUDE, RULE_EXCLUDE);
-        assert_eq!(shown(text), [(0, exc), (104, exc), (96, 0)]);
-        let both = "capture: { exclude: [ { cidr: '::/0' } ], include: [ { cidr: 0.0.0.0/0 } ] }";
-        assert_eq!(shown(both), [(96, inc), (0, exc)]);
-        assert_eq!(shown("capture: { exclude: [ { cidr: 'fd00::/8' } ] }"), [(8, exc)]);
     }
 
     #[test]

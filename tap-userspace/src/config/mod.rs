@@ -4,6 +4,7 @@
 //! what `${…}` stands for, [`read`] makes the types of [`file`] and the other blocks.
 
 pub mod blocks;
+pub mod capture;
 pub mod environment;
 pub mod expand;
 pub mod exporters;

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     enrich::process::Process,
+    policy::admission::Rules,
     protocol::{
         Protocol,
         content::Collect,
@@ -60,6 +61,10 @@ pub struct Entry {
     pub peer_name: Option<Box<str>>,
     /// That it has opened is still to be told.
     pub unannounced: bool,
+    /// By which rules it is still to be decided whether it is told.
+    pub judging: Option<Arc<Rules>>,
+    /// The rules refuse it; it is empty.
+    pub refused: bool,
     /// The server's name, by its client's first request.
     host: Option<Box<str>>,
     /// Records that came in each lane.
@@ -126,6 +131,8 @@ impl Entry {
             process: None,
             peer_name: None,
             unannounced: false,
+            judging: None,
+            refused: false,
             host: None,
             came: [0; LANES],
             closing: None,
@@ -160,6 +167,13 @@ impl Entry {
         let earlier = self.connection.flags & flags::PREEXISTING;
         self.connection = *connection;
         self.connection.flags |= earlier;
+    }
+
+    /// The rules refuse it: what it said is forgotten, and it says no more.
+    pub fn refuse(&mut self) {
+        (self.judging, self.refused, self.unannounced) = (None, true, false);
+        (self.conversation, self.about, self.peer_name, self.host) = (None, None, None, None);
+        (self.turns, self.found) = (Vec::new(), Vec::new());
     }
 
     /// Takes in bytes of one direction.

@@ -5,6 +5,7 @@
 //! recording replayable.
 
 mod counts;
+mod judged;
 mod segments;
 
 use std::{
@@ -109,6 +110,7 @@ pub struct Table {
     interests: Vec<(Key, Interest)>,
     /// Connections that ended while such a word may still wait for them.
     forgotten: Vec<u64>,
+    judge: judged::Judge,
 }
 
 impl Table {
@@ -137,6 +139,7 @@ impl Table {
             told: Told::default(),
             interests: Vec::new(),
             forgotten: Vec::new(),
+            judge: judged::Judge::default(),
         }
     }
 
@@ -259,11 +262,15 @@ impl Table {
         } else if self.ownerless.len() < self.settings.capacity {
             self.ownerless.push_back((self.now_ns, key));
         }
+        self.begin_judging(key, false);
         self.tell(key);
         self.finish_if_complete(key);
     }
 
     fn owner(&mut self, owner: &Owner, process: Option<&Arc<Process>>) {
+        if owner.header.flags & flags::REFUSED != 0 {
+            return self.is_let_go(&owner.header);
+        }
         let Some(key) = self.newest(&owner.header) else { return };
         if owner.tgid != 0 && owner.tgid == self.settings.self_tgid {
             // The first use of an accepted socket shows that it is tap's own; the kernel side
@@ -279,6 +286,7 @@ impl Table {
         if entry.process.is_none() {
             entry.process = process.cloned();
         }
+        self.judge(key, false);
         self.finish_if_complete(key);
     }
 
@@ -306,7 +314,19 @@ impl Table {
         if entry.process.is_none() {
             entry.process = process.cloned();
         }
+        if entry.refused {
+            if closing {
+                self.finish_if_complete(key);
+            }
+            return;
+        }
         entry.data(data, payload, &terms);
+        if entry.judging.is_some() {
+            entry.learn_protocol();
+            self.judge(key, false);
+        }
+        let terms = self::terms(&self.settings, &self.identities, &self.listeners);
+        let Some(entry) = self.entries.get_mut(&key) else { return };
         if let Some(interest) = entry.transactions(&terms, &mut self.told) {
             self.interests.push((key, interest));
         }
@@ -341,6 +361,10 @@ impl Table {
         if entry.process.is_none() {
             entry.process = process.cloned();
         }
+        if !known {
+            self.begin_judging(key, false);
+        }
+        let entry = self.entry(key);
         // The answer that made the program connect may still stand in the data ring.
         let failed = close.connection.flags & flags::ESTABLISHED == 0;
         let unnamed = failed && entry.peer_name.is_none();
@@ -394,6 +418,9 @@ impl Table {
 
     /// Ends an entry without a close, as far as it is known.
     fn push_out(&mut self, key: Key) {
+        if self.is_refused_at_last(key) {
+            return;
+        }
         let Some(mut entry) = self.entries.remove(&key) else { return };
         if let Some(closing) = entry.closing.take() {
             return self.export_closed(entry, &closing.0);
@@ -424,6 +451,9 @@ impl Table {
     }
 
     fn finish(&mut self, key: Key, close: &Close) {
+        if self.is_refused_at_last(key) {
+            return;
+        }
         if let Some(entry) = self.entries.remove(&key) {
             self.export_closed(entry, close);
         }
@@ -465,7 +495,8 @@ impl Table {
                 break;
             }
             self.own.pop_front();
-            self.counts.own += u64::from(self.entries.remove(&key).is_some());
+            let gone = self.entries.remove(&key);
+            self.counts.own += u64::from(gone.is_some_and(|entry| !entry.refused));
         }
         while drained && let Some(&key) = self.waiting.front() {
             if let Some(entry) = self.entries.get(&key)
@@ -498,7 +529,10 @@ impl Table {
                 if ownerless && !late && opening.len() < settings.capacity {
                     return;
                 }
-                entry.announce(&terms, told);
+                // Until it is decided whether it is told at all.
+                if entry.judging.is_none() {
+                    entry.announce(&terms, told);
+                }
             }
             opening.pop_front();
         }
@@ -511,16 +545,22 @@ impl Table {
         let cookie = listed.header.cookie;
         let own = listed.connection.tgid != 0 && listed.connection.tgid == self.settings.self_tgid;
         let socket = Header { generation: u32::MAX, ..listed.header };
-        let known = self.newest(&socket).and_then(|key| self.entries.get_mut(&key));
-        if let Some(entry) = known {
+        let known = self.newest(&socket);
+        if let Some((key, entry)) = known.and_then(|key| Some((key, self.entries.get_mut(&key)?))) {
             if entry.process.is_none() {
                 entry.process = process;
             }
+            self.judge(key, false);
         } else if !own && !self.ended.as_ref().is_some_and(|ended| ended.contains(&cookie)) {
             let entry = self.entry(key(&listed.header));
             entry.learn(&listed.connection);
             entry.in_storage = false;
             entry.process = process;
+            let key = key(&listed.header);
+            self.begin_judging(key, true);
+            if self.entries.get(&key).is_some_and(|entry| entry.refused) {
+                self.entries.remove(&key);
+            }
         }
     }
 

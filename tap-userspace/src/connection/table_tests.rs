@@ -1,6 +1,7 @@
 //! The table against hand-made records: order, loss, generations, segments, bounds.
 
 mod lives;
+mod rules;
 
 use tap_common::record::{self, Close, Data, Header, Kind, LANES, Lane, Open, flags};
 

@@ -27,6 +27,9 @@ pub struct Process {
     pub args: Box<[Box<str>]>,
     /// `process.owner`: user name, else uid; empty where it could not be learned.
     pub owner: Box<str>,
+    /// Its real user, where somebody asked ([`Processes::user`]).
+    #[serde(default)]
+    pub uid: Option<u32>,
 }
 
 /// Most processes that are remembered.
@@ -101,6 +104,18 @@ impl Processes {
         self.remember(pid, process);
     }
 
+    /// Learns the real user of `pid` as it is now: a server's worker may have become another than its
+    /// parent without executing a file. `exec` is what the kernel said of it when it did.
+    pub fn user(&mut self, pid: u32, exec: Option<u32>) {
+        let Some((_, Some(process))) = self.known.get_mut(&pid) else { return };
+        let status = bounded(&self.proc.join(pid.to_string()).join("status"), 4096);
+        let uid = status.and_then(|text| real_user(&String::from_utf8_lossy(&text)));
+        let uid = uid.or(exec).or(process.uid);
+        if process.uid != uid {
+            *process = Arc::new(Process { uid, ..Process::clone(process) });
+        }
+    }
+
     /// `parent` made `child`, which runs the same file.
     pub fn fork(&mut self, child: u32, parent: u32) {
         let Some((_, Some(process))) = self.known.get(&parent) else { return };
@@ -166,6 +181,7 @@ impl Processes {
             name,
             args: arguments(&bounded(&folder.join("cmdline"), ARGS_BYTES).unwrap_or_default()),
             owner: owner.unwrap_or_default(),
+            uid: None,
         }))
     }
 }
@@ -200,6 +216,12 @@ fn bounded(path: &Path, limit: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(limit).read_to_end(&mut bytes).ok()?;
     Some(bytes)
+}
+
+/// The first number of line `Uid:` of a `/proc/<pid>/status`.
+fn real_user(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// User names by uid, read anew when the file changes.
@@ -256,7 +278,11 @@ mod tests {
         let own = processes.lookup(std::process::id(), "").unwrap();
         assert_eq!(*own.executable, *std::env::current_exe().unwrap().to_string_lossy());
         assert!(!own.args.is_empty() && !own.owner.is_empty());
+        assert_eq!(real_user("Name:\tx\nUid:\t33\t0\t0\t0\n"), Some(33));
         assert!(Arc::ptr_eq(&own, &processes.lookup(std::process::id(), "").unwrap()));
+        processes.user(std::process::id(), None);
+        let uid = fs::metadata("/proc/self").unwrap().uid();
+        assert_eq!(processes.lookup(std::process::id(), "").unwrap().uid, Some(uid));
     }
 
     #[test]

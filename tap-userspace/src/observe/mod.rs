@@ -15,6 +15,7 @@ use tap_common::{
 use crate::{
     connection::table,
     enrich::names::Refused,
+    policy::admission::Reason,
     telemetry::{
         metric::{Family, Registry, Samples},
         semconv,
@@ -84,6 +85,18 @@ impl Picture {
         std::array::from_fn(|at| (Refused::REASONS[at], self.table.dns_refused[at]))
     }
 
+    /// Events of the kernel side: connections that it did not admit, or all others.
+    fn kernel_events(&self, filtered: bool) -> impl Iterator<Item = (&'static str, u64)> {
+        let events = Event::ALL.into_iter().zip(self.events);
+        let wanted = events.filter(move |(event, _)| Event::FILTERED.contains(event) == filtered);
+        wanted.map(|(event, count)| (event.name(), count))
+    }
+
+    /// Connections that the daemon refused, by reason.
+    fn filtered(&self) -> [(&'static str, u64); Reason::ALL.len()] {
+        std::array::from_fn(|at| (Reason::ALL[at].name(), self.table.filtered[at]))
+    }
+
     /// The picture as the accounting line has it.
     pub fn to_json(&self) -> Value {
         let records: serde_json::Map<_, _> = Kind::ALL
@@ -105,11 +118,15 @@ impl Picture {
                 (kind.name().to_owned(), value)
             })
             .collect();
-        let events: serde_json::Map<_, _> = Event::ALL
-            .iter()
-            .zip(self.events)
-            .map(|(event, count)| (event.name().to_owned(), json!(count)))
+        let events: serde_json::Map<_, _> = self
+            .kernel_events(false)
+            .map(|(event, count)| (event.to_owned(), json!(count)))
             .collect();
+        let of_kernel: serde_json::Map<_, _> = self
+            .kernel_events(true)
+            .map(|(event, count)| (event.to_owned(), json!(count)))
+            .collect();
+        let filtered = json!({ "kernel": of_kernel, "daemon": rows(self.filtered()) });
         json!({ "records": records, "kernel_events": events, "table": {
             "open": self.open,
             "evicted": self.table.evicted,
@@ -119,7 +136,7 @@ impl Picture {
             "unknown": self.table.unknown,
             "payload_shed": self.table.payload_shed,
             "verdicts_refused": self.verdicts_refused,
-        }, "exchanges": rows(self.table.exchanges.all()), "dns_refused": rows(self.dns_refused()) })
+        }, "filtered": filtered, "exchanges": rows(self.table.exchanges.all()), "dns_refused": rows(self.dns_refused()) })
     }
 
     /// Puts all of it among tap's numbers.
@@ -134,8 +151,14 @@ impl Picture {
                 samples.put(&DROPPED, &[label, ("reason", reason)], count);
             }
         }
-        for (event, count) in Event::ALL.iter().zip(self.events) {
-            samples.put(&KERNEL_EVENTS, &[("event", event.name())], count);
+        for (event, count) in self.kernel_events(false) {
+            samples.put(&KERNEL_EVENTS, &[("event", event)], count);
+        }
+        for (reason, count) in self.kernel_events(true) {
+            samples.put(&FILTERED, &[("where", "kernel"), ("reason", reason)], count);
+        }
+        for (reason, count) in self.filtered() {
+            samples.put(&FILTERED, &[("where", "daemon"), ("reason", reason)], count);
         }
         samples.put(&OPEN, &[], self.open);
         for (direction, count) in ["ingress", "egress"].into_iter().zip(self.opened) {
@@ -173,6 +196,10 @@ const DROPPED: Family = Family::counter("tap_records_dropped_total", "Records dr
 const IN_RING: Family = Family::gauge("tap_records_in_ring_total", "Records that wait in a ring.");
 const KERNEL_EVENTS: Family =
     Family::counter("tap_kernel_events_total", "What the kernel side did besides.");
+const FILTERED: Family = Family::counter(
+    "tap_connections_filtered_total",
+    "Connections that are not looked at, by who decided so and why.",
+);
 const OPEN: Family = Family::gauge("tap_connection_open", "Connections in the table.");
 const OPENED: Family =
     Family::counter("tap.connection.opened", "Connections that were established while tap looked.")
@@ -187,7 +214,8 @@ const DNS_REFUSED: Family =
     Family::counter("tap_dns_refused_total", "DNS messages that told nothing.");
 
 /// The families that [`Picture::read`] puts in.
-const FAMILIES: [Family; 10] = [
+const FAMILIES: [Family; 11] = [
+    FILTERED,
     SEEN,
     DELIVERED,
     DROPPED,
@@ -241,9 +269,15 @@ mod tests {
             fields_dropped: 4,
             turns_untold: 5,
         };
-        let table =
-            Counts { unknown: 6, exchanges, dns_refused: [7, 8, 9, 10, 11], ..Counts::default() };
-        let picture = Picture { table, verdicts_refused: 12, ..Picture::default() };
+        let table = Counts {
+            unknown: 6,
+            exchanges,
+            dns_refused: [7, 8, 9, 10, 11],
+            filtered: [14, 15, 16, 17],
+            ..Counts::default()
+        };
+        let mut picture = Picture { table, verdicts_refused: 12, ..Picture::default() };
+        picture.events[Event::Excluded as usize] = 18;
         let (board, registry) = (Board::default(), Registry::default());
         board.publish(&picture);
         board.show(&registry);
@@ -259,6 +293,16 @@ mod tests {
             ("/table/unknown", "tap_connection_events_total{event=\"unknown\"}", 6),
             ("/dns_refused/malformed", "tap_dns_refused_total{reason=\"malformed\"}", 7),
             ("/dns_refused/multicast", "tap_dns_refused_total{reason=\"multicast\"}", 11),
+            (
+                "/filtered/daemon/include",
+                "tap_connections_filtered_total{where=\"daemon\",reason=\"include\"}",
+                17,
+            ),
+            (
+                "/filtered/kernel/exclude",
+                "tap_connections_filtered_total{where=\"kernel\",reason=\"exclude\"}",
+                18,
+            ),
             (
                 "/table/verdicts_refused",
                 "tap_connection_events_total{event=\"verdicts_refused\"}",

@@ -32,12 +32,33 @@ pub fn offsets(btf: &[u8]) -> Offsets {
         task_mm: of(&[("task_struct", "mm")]),
         mm_arg_start: of(&[("mm_struct", "arg_start")]),
         mm_arg_end: of(&[("mm_struct", "arg_end")]),
+        binprm_file: of(&[("linux_binprm", "file")]),
+        file_inode: of(&[("file", "f_inode")]),
+        inode_ino: of(&[("inode", "i_ino")]),
+        inode_generation: of(&[("inode", "i_generation")]),
+        inode_sb: of(&[("inode", "i_sb")]),
+        sb_dev: of(&[("super_block", "s_dev")]),
+        sk_cgroup: of(&[("sock", "sk_cgrp_data")]),
+        cgroup_node: of(&[("cgroup", "kn")]),
+        node_id: of(&[("kernfs_node", "id")]),
+        pad: 0,
     }
 }
 
 /// Structures whose members are wanted.
-const WANTED: [&str; 6] =
-    ["sock", "sock_common", "tcp_sock", "task_struct", "linux_binprm", "mm_struct"];
+const WANTED: [&str; 11] = [
+    "sock",
+    "sock_common",
+    "tcp_sock",
+    "task_struct",
+    "linux_binprm",
+    "mm_struct",
+    "file",
+    "inode",
+    "super_block",
+    "cgroup",
+    "kernfs_node",
+];
 
 /// `(structure, member)` → byte offset.
 struct Structs<'a>(HashMap<(&'static str, &'a str), u32>);

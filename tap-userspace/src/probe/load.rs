@@ -2,6 +2,8 @@
 //! kernel side. Goes out: [`Probes`], which own every link; dropping them detaches everything, and
 //! so does the end of the process, however it comes: nothing is pinned.
 
+use std::sync::Arc;
+
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
@@ -10,18 +12,20 @@ use aya::{
 use aya_log::EbpfLogger;
 use tap_common::{
     counters,
-    settings::{Admission, Prefix, Settings, Verdict},
+    settings::{Admission, CgroupKey, Ends, Executable, ExecutableKey, Settings, Verdict},
 };
 
 use super::{
+    admission::Control,
     cgroup::Root,
     kernel_btf,
     plan::{Hook, Need, PLAN, Row, Way},
-    rules::Rules,
     snapshot::Snapshot,
     sys,
     usage::Usage,
 };
+
+use crate::policy::admission::Rules;
 
 /// The object, embedded; empty in a build without kernel programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tap.bpf.o"));
@@ -37,6 +41,14 @@ unsafe impl Pod for Plain<Settings> {}
 unsafe impl Pod for Plain<Admission> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<Verdict> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Ends> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Executable> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<ExecutableKey> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<CgroupKey> {}
 
 /// What the kernel side shall do.
 #[derive(Clone, Debug)]
@@ -48,11 +60,7 @@ pub struct Wanted {
     /// Bytes of the data ring.
     pub data_ring: u32,
     /// Which connections are looked at.
-    pub admission: Admission,
-    /// Rules by port.
-    pub ports: Vec<(u16, u8)>,
-    /// Rules by prefix.
-    pub prefixes: Vec<(Prefix, u8)>,
+    pub rules: Arc<Rules>,
 }
 
 /// Why the kernel side does not run.
@@ -114,8 +122,8 @@ pub struct Probes {
     pub counters: Counters,
     /// Words to the kernel side about single connections.
     pub verdicts: HashMap<MapData, u64, Plain<Verdict>>,
-    /// Which connections are looked at, until whoever changes that takes it.
-    pub rules: Option<Rules>,
+    /// Which connections are looked at, to be changed while the programs run.
+    pub admission: Control,
     /// The walk over open connections, where it loads.
     pub snapshot: Option<Snapshot>,
     /// Lines that the programs write, where debugging wants them.
@@ -159,14 +167,15 @@ pub fn load(root: &Root, mut wanted: Wanted) -> Result<Probes, LoadError> {
         wanted.settings.by_cookie = 1;
         object = prepare(&wanted, btf.as_ref())?;
     }
-    let mut rules = Rules::take(&mut object)?;
-    rules.apply(&wanted)?;
+    // Maps that are taken out of the object are listed before.
+    let usage = Usage::of_maps(&object);
+    let admission = Control::start(&mut object, root, wanted.rules)?;
     let outcomes = attach_all(&mut object, root, btf.as_ref())?;
     drop(btf);
     // The kernel's BTF takes some 40 MiB while it is parsed; nothing after is of that size, and the
     // allocator would keep it.
     sys::give_memory_back();
-    take(object, outcomes, rules)
+    take(object, outcomes, usage, admission)
 }
 
 /// Tries every program of the plan without attaching any (`tap check`).
@@ -287,13 +296,18 @@ fn attach(object: &mut Ebpf, row: &Row, root: &Root) -> Result<(), String> {
 }
 
 /// Takes every map once.
-fn take(mut object: Ebpf, outcomes: Vec<Outcome>, rules: Rules) -> Result<Probes, LoadError> {
+fn take(
+    mut object: Ebpf,
+    outcomes: Vec<Outcome>,
+    usage: Usage,
+    admission: Control,
+) -> Result<Probes, LoadError> {
     let lines = programs_tell().then(|| EbpfLogger::init(&mut object)).transpose();
     let lines = lines.unwrap_or_else(|error| {
         tracing::warn!(%error, "The kernel programs' own lines are not read.");
         None
     });
-    let usage = Usage::of(&object);
+    let usage = usage.and_programs(&object);
     let mut map = |name| object.take_map(name).ok_or(LoadError::NoMap(name));
     let failed = |name| move |error| LoadError::Fill(name, error);
     let life = RingBuf::try_from(map("LIFE")?).map_err(failed("LIFE"))?;
@@ -317,7 +331,7 @@ fn take(mut object: Ebpf, outcomes: Vec<Outcome>, rules: Rules) -> Result<Probes
         data,
         counters: Counters(counters),
         verdicts,
-        rules: Some(rules),
+        admission,
         snapshot,
         lines,
         outcomes,

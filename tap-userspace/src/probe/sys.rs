@@ -124,6 +124,45 @@ pub fn map_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<
     }
 }
 
+/// Waits until every kernel program that runs now has ended: `MEMBARRIER_CMD_GLOBAL` is an RCU grace
+/// period (kernel/sched/membarrier.c), and programs run within one. Where the kernel has it not
+/// (`nohz_full`), waits for much longer than one takes.
+pub fn wait_for_programs() {
+    const GLOBAL: libc::c_int = 1;
+    // SAFETY: plain numbers.
+    if unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } != 0 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+/// The path of the cgroup v2 of number `id`, below `root` (`/` itself for the root): its number is
+/// its file handle (`FILEID_KERNFS`, include/linux/exportfs.h; from 5.5). Wants
+/// `CAP_DAC_READ_SEARCH`.
+pub fn cgroup_path(root: &File, id: u64) -> io::Result<String> {
+    #[repr(C)]
+    struct Handle {
+        bytes: libc::c_uint,
+        kind: libc::c_int,
+        id: u64,
+    }
+    const KERNFS: libc::c_int = 0xfe;
+    let handle = Handle { bytes: 8, kind: KERNFS, id };
+    let flags = libc::O_PATH | libc::O_CLOEXEC;
+    // SAFETY: a whole handle that outlives the call.
+    let file = unsafe {
+        owned(libc::syscall(
+            libc::SYS_open_by_handle_at,
+            root.as_raw_fd(),
+            &raw const handle,
+            flags,
+        ))?
+    };
+    let link = |fd: RawFd| std::fs::read_link(format!("/proc/self/fd/{fd}"));
+    let (path, root) = (link(file.as_raw_fd())?, link(root.as_raw_fd())?);
+    let below = path.strip_prefix(&root).map_err(io::Error::other)?;
+    Ok(format!("/{}", below.display()))
+}
+
 /// A descriptor that a system call returned.
 ///
 /// # Safety

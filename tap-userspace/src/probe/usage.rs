@@ -43,17 +43,23 @@ const MAP_ENTRIES: Family = Family::gauge(
 const FAMILIES: [Family; 5] = [RUNS, RUN_TIME, PROGRAM_MEMORY, MAP_MEMORY, MAP_ENTRIES];
 
 impl Usage {
-    /// Of every program that is loaded, and of every map that is still in the object.
-    pub fn of(object: &Ebpf) -> Self {
+    /// Of every map that is still in the object.
+    pub fn of_maps(object: &Ebpf) -> Self {
+        let maps = object.maps().filter_map(|(name, map)| {
+            Some((name.to_owned(), data(map)?.fd().as_fd().try_clone_to_owned().ok()?))
+        });
+        Self { programs: Vec::new(), maps: maps.collect() }
+    }
+
+    /// And of every program that is loaded.
+    #[must_use]
+    pub fn and_programs(self, object: &Ebpf) -> Self {
         let owned = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().ok();
         let programs = object.programs().filter_map(|(name, program)| {
             // One that this kernel did not take has none.
             Some((name.to_owned(), owned(program.fd().ok()?)?))
         });
-        let maps = object
-            .maps()
-            .filter_map(|(name, map)| Some((name.to_owned(), owned(data(map)?.fd())?)));
-        Self { programs: programs.collect(), maps: maps.collect() }
+        Self { programs: programs.collect(), ..self }
     }
 
     /// Shows them among the numbers of `registry`.

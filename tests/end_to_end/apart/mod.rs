@@ -23,6 +23,7 @@ mod queue;
 mod receivers;
 mod recording;
 mod reload;
+mod rules;
 mod settings;
 mod transactions;
 mod two_taps;

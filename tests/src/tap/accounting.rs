@@ -38,6 +38,8 @@ pub struct Accounting {
     pub kernel_events: Book,
     /// What became of exchanges.
     pub exchanges: Book,
+    /// Connections that were not looked at, by who decided so.
+    pub filtered: Book,
 }
 
 impl Accounting {
@@ -55,7 +57,8 @@ impl Accounting {
         let records = books(&accounting["records"])?;
         let kernel_events = book(&accounting["kernel_events"]).unwrap_or_default();
         let exchanges = book(&accounting["exchanges"]).unwrap_or_default();
-        Ok(Self { records, items, kernel_events, exchanges })
+        let filtered = book(&accounting["filtered"]).unwrap_or_default();
+        Ok(Self { records, items, kernel_events, exchanges, filtered })
     }
 
     /// A term of a kind of record.

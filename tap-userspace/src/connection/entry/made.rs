@@ -113,12 +113,7 @@ impl Entry {
 
     /// Which end this host is. Of a connection older than tap the sockets that listen tell, then
     /// who spoke first as a client; that servers have the lower port is the last resort.
-    pub(super) fn role(
-        &self,
-        local: (IpAddr, u16),
-        peer: (IpAddr, u16),
-        terms: &Terms<'_>,
-    ) -> Role {
+    pub fn role(&self, local: (IpAddr, u16), peer: (IpAddr, u16), terms: &Terms<'_>) -> Role {
         if let Some(role) = self.role_by_flags() {
             return role;
         }

@@ -17,6 +17,7 @@ use crate::{
         Protocol,
         conversation::{self, Conversation, DnsMessage, Found, Interest},
         exchange::{Exchange, Message},
+        tls::ClientHello,
     },
 };
 
@@ -40,7 +41,8 @@ impl Entry {
     pub fn transactions(&mut self, terms: &Terms<'_>, out: &mut Told) -> Option<Interest> {
         let conversation = self.conversation.as_deref_mut()?;
         let interest = conversation.interest();
-        let wait = !self.known && conversation.waiting() <= conversation::WAITING_MAX;
+        let wait = (!self.known || self.judging.is_some())
+            && conversation.waiting() <= conversation::WAITING_MAX;
         let exchanges = if wait { Vec::new() } else { conversation.exchanges() };
         let crowded_out = conversation.crowded_out();
         for found in conversation.found() {
@@ -58,6 +60,19 @@ impl Entry {
         let changed = interest != self.interest;
         self.interest = interest;
         changed.then_some(interest)
+    }
+
+    /// Takes in what the bytes so far have told of the protocol.
+    pub fn learn_protocol(&mut self) {
+        let found = self.conversation.as_deref_mut().map(Conversation::found);
+        found.into_iter().flatten().for_each(|found| self.found(found));
+    }
+
+    /// The innermost protocol known, once all is known that rules may ask of it, and the ClientHello.
+    pub fn spoken(&self) -> (Option<&'static str>, Option<&ClientHello>) {
+        let hello = self.conversation.as_deref().and_then(Conversation::client_hello);
+        let known = self.protocol.filter(|it| *it != Protocol::Tls || hello.is_some());
+        (known.map(Protocol::network_name), hello)
     }
 
     /// Tells exchanges, whose ends are known by now.

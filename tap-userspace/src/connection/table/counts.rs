@@ -1,6 +1,6 @@
 //! What the table counts besides connections.
 
-use crate::enrich::names::Refused;
+use crate::{enrich::names::Refused, policy::admission::Reason};
 
 /// What the table did that is no connection. All are totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,9 @@ pub struct Counts {
     pub unknown: u64,
     /// Data records whose payload was not looked at, as memory was short.
     pub payload_shed: u64,
+    /// Connections that the rules refused after the kernel side had admitted them, by
+    /// [`Reason::ALL`].
+    pub filtered: [u64; Reason::ALL.len()],
     /// What became of exchanges.
     pub exchanges: Exchanges,
     /// DNS messages that told nothing, by [`Refused::REASONS`].

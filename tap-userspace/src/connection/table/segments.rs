@@ -30,6 +30,7 @@ impl Table {
             // Its open was lost.
             if let Some(entry) = self.entries.get_mut(&key(&close.header)).filter(|it| !it.known) {
                 entry.learn(&close.connection);
+                self.begin_judging(key(&close.header), false);
                 self.tell(key(&close.header));
             }
         }
@@ -57,12 +58,17 @@ impl Table {
 
     fn cut(&mut self, close: &Close) -> bool {
         let key = key(&close.header);
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.learn(&close.connection);
+        }
+        if self.is_refused_at_last(key) {
+            return false;
+        }
         let terms = terms(&self.settings, &self.identities, &self.listeners);
         let Some(entry) = self.entries.get_mut(&key) else { return false };
         if entry.closing.is_some() {
             return false;
         }
-        entry.learn(&close.connection);
         entry.announce(&terms, &mut self.told);
         self.finished.push(entry.cut(close, &terms));
         self.ages.push_back((self.now_ns, key));
@@ -70,6 +76,9 @@ impl Table {
     }
 
     fn cut_without_word(&mut self, key: Key) {
+        if self.is_refused_at_last(key) {
+            return;
+        }
         let terms = terms(&self.settings, &self.identities, &self.listeners);
         let Some(entry) = self.entries.get_mut(&key) else { return };
         if entry.closing.is_some() {
@@ -118,15 +127,24 @@ impl Table {
     /// The end: everything that is open goes out with what the last snapshot says of it.
     pub fn flush(&mut self, snapshot: &[Close]) {
         for (_, key) in std::mem::take(&mut self.own) {
-            self.counts.own += u64::from(self.entries.remove(&key).is_some());
+            let gone = self.entries.remove(&key);
+            self.counts.own += u64::from(gone.is_some_and(|entry| !entry.refused));
         }
         for close in snapshot {
             // A connect in progress has sent no record yet: its entry is made here.
             let key = key(&close.header);
-            if self.entry(key).closing.is_none()
+            let entry = self.entry(key);
+            let known = entry.known;
+            if entry.closing.is_some() {
+                continue;
+            }
+            entry.learn(&close.connection);
+            if !known {
+                self.begin_judging(key, false);
+            }
+            if !self.is_refused_at_last(key)
                 && let Some(mut entry) = self.entries.remove(&key)
             {
-                entry.learn(&close.connection);
                 let terms = terms(&self.settings, &self.identities, &self.listeners);
                 entry.announce(&terms, &mut self.told);
                 entry.leave(self.now_ns, &terms, &mut self.told);
