@@ -39,10 +39,28 @@ const ROUNDS: usize = 200;
 
 /// Each processor with settings that have work to do on tap's spans.
 const PROCESSORS: &[(&str, &str)] = &[
+    ("memory_limiter", "{ check_interval: 1s, limit_mib: 4000 }"),
     ("filter", r#"{ traces: { span: ['attributes["url.path"] == "/healthz"'] } }"#),
     (
         "filter",
         r#"{ traces: { span: ['attributes["process.executable.name"] == "curl" && duration_ms > 60000.0', 'attributes["server.port"] == 9090'] } }"#,
+    ),
+    (
+        "attributes",
+        "{ actions: [{ key: process.owner, action: hash }, { key: env, value: a, action: insert }] }",
+    ),
+    ("resource", "{ attributes: [{ key: zone, value: a, action: insert }] }"),
+    ("redaction", "{ allow_all_keys: true, detect: [card_number, email, jwt] }"),
+    ("redaction", "{ allow_all_keys: true, blocked_values: ['[a-z]+@[a-z.]+'] }"),
+    (
+        "transform",
+        r#"{ trace_statements: ['set(span.attributes["env"], "a") where span.attributes["server.port"] == 443'] }"#,
+    ),
+    ("groupbyattrs", "{ keys: [process.executable.name] }"),
+    ("probabilistic_sampler", "{ sampling_percentage: 10 }"),
+    (
+        "tail_sampling",
+        "{ decision_wait: 10s, policies: [{ name: errors, type: status_code, status_code: { status_codes: [ERROR] } }, { name: slow, type: latency, latency: { threshold_ms: 1000 } }, { name: rest, type: probabilistic, probabilistic: { sampling_percentage: 10 } }] }",
     ),
 ];
 

@@ -68,7 +68,10 @@ pub enum What {
 pub fn run(workspace: &Workspace, what: &What) -> Result<()> {
     match what {
         What::Wire { pairs } => live(workspace, &["wire", &pairs.to_string()]),
-        What::Policy { pairs } => live(workspace, &["policy", &pairs.to_string()]),
+        What::Policy { pairs } => {
+            live(workspace, &["policy", &pairs.to_string()])?;
+            example(workspace, &["policy", "config/examples/production-agent.yaml"])
+        }
         What::Idle { pairs } => live(workspace, &["idle", &pairs.to_string()]),
         What::Transactions { seconds } => live(workspace, &["transactions", &seconds.to_string()]),
         What::Export { pairs } => {
