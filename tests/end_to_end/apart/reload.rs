@@ -61,6 +61,12 @@ impl Changing {
         Ok(())
     }
 
+    /// Waits for words of the log; they come a little after the count.
+    fn logs(&self, words: &str) -> Result<()> {
+        let log = self.session.tap.log();
+        wait::until_true(words, PATIENCE, || log.text().contains(words)).with_context(|| log.text())
+    }
+
     /// Another text in the same file, and SIGHUP.
     fn tell(&self, text: &str) -> Result<()> {
         fs::write(&self.path, text)?;
@@ -97,12 +103,8 @@ fn at_sighup_rules_change_and_what_is_open_keeps_its_own() {
         changing.wait_for("applied", 2)?;
         ensure!(changing.generation()? == 3);
         let after = Connected::to(&listener)?.close()?;
-        let log = changing.session.tap.log().text();
-        for words in
-            ["capture.exclude: [] → [{\"port\":", "Needs a restart: rings.life: 16MiB → 1MiB"]
-        {
-            ensure!(log.contains(words), "{words}: {log}");
-        }
+        changing.logs("capture.exclude: [] → [{\"port\":")?;
+        changing.logs("Needs a restart: rings.life: 16MiB → 1MiB")?;
         let spans = changing.session.finish()?.spans();
         let seen = [before, excluded, beside, held, after].map(|ends| is_seen(&spans, ends));
         assert_eq!(seen, [true, false, true, true, true]);
@@ -120,8 +122,7 @@ fn a_bad_file_changes_nothing() {
         let metrics = changing.session.tap.metrics()?;
         assert_eq!(metrics.count("tap_config_last_reload_successful", &[]), 0);
         assert_eq!((changing.generation()?, changing.reloads("applied")?), (1, 0));
-        let log = changing.session.tap.log().text();
-        ensure!(log.contains("tap.yaml:1:49: capture.exclude[0].port: `0` is no port"), "{log}");
+        changing.logs("tap.yaml:1:49: capture.exclude[0].port: `0` is no port")?;
         // Both are as they were: the rule, and that accepted connections are looked at.
         let excluded = Connected::to(&listener)?.close()?;
         let both = changing.session.receiver.both(Connected::new()?.close()?)?;
