@@ -19,6 +19,7 @@ mod objects;
 mod older;
 mod overload;
 mod privileges;
+mod processors;
 mod queue;
 mod receivers;
 mod recording;
