@@ -74,9 +74,9 @@ fn its_own_connections_are_traced_when_asked_for() {
 fn a_wrong_configuration_is_exit_2_with_its_place() {
     apart(|| {
         for (config, place) in [
-            ("capture:\n  colour: red\n", "line 2 column 3"),
-            ("capture:\n  loopback: perhaps\n", "line 2 column 13"),
-            ("capture: [\n", ""),
+            ("capture:\n  colour: red\n", "tap.yaml:2:3: capture: unknown field `colour`"),
+            ("capture:\n  loopback: perhaps\n", "tap.yaml:2:13: capture.loopback: "),
+            ("capture: [\n", "tap.yaml:"),
         ] {
             let ended = Launch::new().config(config).run()?;
             assert_eq!(ended.code(), 2, "{config}: {}", ended.log());
