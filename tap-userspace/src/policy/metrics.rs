@@ -93,14 +93,14 @@ fn step(
     of: &mut proto::ResourceMetrics,
 ) -> Result<u64, decode::Malformed> {
     let written = of.resource.take().unwrap_or_default();
-    let mut resource = decode::resource(written.encode_to_vec().into(), ByteString::default())?;
+    let mut resource = decode::resource(&written.encode_to_vec().into(), ByteString::default())?;
     processor.resource(&mut resource);
     of.resource = Some(ProtoResource { attributes: pairs(&resource.attributes)?, ..written });
     let mut source = Source { resource: resource.into(), ..Source::default() };
     let mut out = 0;
     for of in &mut of.scope_metrics {
         let written = of.scope.take().unwrap_or_default();
-        let mut scope = decode::scope(written.encode_to_vec().into(), ByteString::default())?;
+        let mut scope = decode::scope(&written.encode_to_vec().into(), ByteString::default())?;
         processor.scope(&mut scope, &source.resource);
         let attributes = pairs(&scope.attributes)?;
         let (name, version) = (scope.name.to_string(), scope.version.to_string());
@@ -216,7 +216,7 @@ fn about(of: &proto::Metric) -> Metric {
 
 fn attributes_of(pairs: &mut Vec<KeyValue>) -> Result<Attributes, decode::Malformed> {
     let of = ProtoResource { attributes: std::mem::take(pairs), ..ProtoResource::default() };
-    Ok(decode::resource(of.encode_to_vec().into(), ByteString::default())?.attributes)
+    Ok(decode::resource(&of.encode_to_vec().into(), ByteString::default())?.attributes)
 }
 
 fn pairs(attributes: &Attributes) -> Result<Vec<KeyValue>, decode::Malformed> {

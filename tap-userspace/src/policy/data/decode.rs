@@ -15,19 +15,28 @@ const DEPTH: u32 = 32;
 pub struct Malformed(&'static str);
 
 /// One field of a message.
-enum Field {
+enum Field<'a> {
     Varint(u64),
     Fixed64(u64),
     Fixed32(u32),
-    Bytes(Bytes),
+    Bytes(Message<'a>),
 }
 
-/// The rest of a message.
-struct Reader(Bytes);
+/// The rest of a message. Texts and bytes of it become slices of the memory that it all lies in;
+/// everything else is read where it is, since each slice counts in that memory's owners.
+#[derive(Clone, Copy)]
+struct Message<'a> {
+    memory: &'a Bytes,
+    rest: &'a [u8],
+}
 
-impl Reader {
-    fn next(&mut self) -> Result<Option<(u64, Field)>, Malformed> {
-        if self.0.is_empty() {
+impl<'a> Message<'a> {
+    fn whole(memory: &'a Bytes) -> Self {
+        Self { memory, rest: memory }
+    }
+
+    fn next(&mut self) -> Result<Option<(u64, Field<'a>)>, Malformed> {
+        if self.rest.is_empty() {
             return Ok(None);
         }
         let tag = self.varint()?;
@@ -36,7 +45,9 @@ impl Reader {
             1 => Field::Fixed64(u64::from_le_bytes(self.array()?)),
             2 => {
                 let len = usize::try_from(self.varint()?).map_err(|_| CUT)?;
-                Field::Bytes(self.split(len)?)
+                let (rest, after) = self.rest.split_at_checked(len).ok_or(CUT)?;
+                self.rest = after;
+                Field::Bytes(Self { rest, ..*self })
             }
             5 => Field::Fixed32(u32::from_le_bytes(self.array()?)),
             _ => return Err(Malformed("a field of an unknown type")),
@@ -44,47 +55,52 @@ impl Reader {
         Ok(Some((tag >> 3, field)))
     }
 
-    fn split(&mut self, len: usize) -> Result<Bytes, Malformed> {
-        if len > self.0.len() {
-            return Err(CUT);
-        }
-        Ok(self.0.split_to(len))
-    }
-
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let bytes = self.0.first_chunk().copied().ok_or(CUT)?;
-        drop(self.0.split_to(N));
-        Ok(bytes)
+        let (bytes, after) = self.rest.split_first_chunk().ok_or(CUT)?;
+        self.rest = after;
+        Ok(*bytes)
     }
 
     fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0;
-        for (index, &byte) in self.0.iter().enumerate().take(10) {
+        for (index, &byte) in self.rest.iter().enumerate().take(10) {
             value |= u64::from(byte & 0x7f) << (7 * index);
             if byte < 0x80 {
-                drop(self.0.split_to(index + 1));
+                self.rest = &self.rest[index + 1..];
                 return Ok(value);
             }
         }
         Err(CUT)
     }
+
+    fn bytes(self) -> Bytes {
+        self.memory.slice_ref(self.rest)
+    }
+
+    fn text(self) -> Result<ByteString, Malformed> {
+        // Nothing of it need be kept alive for what is empty.
+        if self.rest.is_empty() {
+            return Ok(ByteString::new());
+        }
+        ByteString::try_from(self.bytes()).map_err(|_| Malformed("a text is not in UTF-8"))
+    }
 }
+
+const CUT: Malformed = Malformed("it is cut off");
 
 /// Attributes that were written are none.
 pub const NO_ATTRIBUTES: Malformed = Malformed("its attributes cannot be read again");
 
-const CUT: Malformed = Malformed("it is cut off");
-
-impl Field {
-    fn bytes(self) -> Result<Bytes, Malformed> {
+impl<'a> Field<'a> {
+    fn message(self) -> Result<Message<'a>, Malformed> {
         match self {
-            Self::Bytes(bytes) => Ok(bytes),
+            Self::Bytes(message) => Ok(message),
             _ => Err(Malformed("a number stands where bytes are due")),
         }
     }
 
     fn text(self) -> Result<ByteString, Malformed> {
-        ByteString::try_from(self.bytes()?).map_err(|_| Malformed("a text is not in UTF-8"))
+        self.message()?.text()
     }
 
     fn number(self) -> Result<u64, Malformed> {
@@ -101,11 +117,11 @@ impl Field {
 
     /// An id; one of another length is none.
     fn id<const N: usize>(self) -> Result<[u8; N], Malformed> {
-        Ok(<[u8; N]>::try_from(&self.bytes()?[..]).unwrap_or([0; N]))
+        Ok(<[u8; N]>::try_from(self.message()?.rest).unwrap_or([0; N]))
     }
 
     fn pair(self, into: &mut Attributes) -> Result<(), Malformed> {
-        into.0.push(pair(self.bytes()?, DEPTH)?);
+        into.0.push(pair(self.message()?, DEPTH)?);
         Ok(())
     }
 }
@@ -114,7 +130,7 @@ impl Field {
 pub fn span(bytes: &Bytes, source: Source) -> Result<Span, Malformed> {
     let mut span = Span { source, ..Span::default() };
     span.attributes.0.reserve(32);
-    let mut reader = Reader(bytes.clone());
+    let mut reader = Message::whole(bytes);
     while let Some((number, field)) = reader.next()? {
         match number {
             1 => span.trace_id = field.id()?,
@@ -127,12 +143,12 @@ pub fn span(bytes: &Bytes, source: Source) -> Result<Span, Malformed> {
             8 => span.end_ns = field.number()?,
             9 => field.pair(&mut span.attributes)?,
             10 => span.dropped_attributes = field.small()?,
-            11 => span.events.push(event(field.bytes()?)?),
+            11 => span.events.push(event(field.message()?)?),
             12 => span.dropped_events = field.small()?,
-            13 => span.links.push(link(field.bytes()?)?),
+            13 => span.links.push(link(field.message()?)?),
             14 => span.dropped_links = field.small()?,
             15 => {
-                let mut reader = Reader(field.bytes()?);
+                let mut reader = field.message()?;
                 while let Some((number, field)) = reader.next()? {
                     match number {
                         2 => span.status_message = field.text()?,
@@ -148,9 +164,8 @@ pub fn span(bytes: &Bytes, source: Source) -> Result<Span, Malformed> {
     Ok(span)
 }
 
-fn event(bytes: Bytes) -> Result<Event, Malformed> {
+fn event(mut reader: Message<'_>) -> Result<Event, Malformed> {
     let mut event = Event::default();
-    let mut reader = Reader(bytes);
     while let Some((number, field)) = reader.next()? {
         match number {
             1 => event.time_ns = field.number()?,
@@ -163,9 +178,8 @@ fn event(bytes: Bytes) -> Result<Event, Malformed> {
     Ok(event)
 }
 
-fn link(bytes: Bytes) -> Result<Link, Malformed> {
+fn link(mut reader: Message<'_>) -> Result<Link, Malformed> {
     let mut link = Link::default();
-    let mut reader = Reader(bytes);
     while let Some((number, field)) = reader.next()? {
         match number {
             1 => link.trace_id = field.id()?,
@@ -184,13 +198,13 @@ fn link(bytes: Bytes) -> Result<Link, Malformed> {
 pub fn log_record(bytes: &Bytes, source: Source) -> Result<LogRecord, Malformed> {
     let mut record = LogRecord { source, ..LogRecord::default() };
     record.attributes.0.reserve(32);
-    let mut reader = Reader(bytes.clone());
+    let mut reader = Message::whole(bytes);
     while let Some((number, field)) = reader.next()? {
         match number {
             1 => record.time_ns = field.number()?,
             2 => record.severity = field.small()?,
             3 => record.severity_text = field.text()?,
-            5 => record.body = value(field.bytes()?, DEPTH)?,
+            5 => record.body = value(field.message()?, DEPTH)?,
             6 => field.pair(&mut record.attributes)?,
             7 => record.dropped_attributes = field.small()?,
             8 => record.flags = field.small()?,
@@ -205,9 +219,12 @@ pub fn log_record(bytes: &Bytes, source: Source) -> Result<LogRecord, Malformed>
 }
 
 /// Reads the `Resource` in `bytes`.
-pub fn resource(bytes: Bytes, schema_url: ByteString) -> Result<Resource, Malformed> {
+pub fn resource(bytes: &Bytes, schema_url: ByteString) -> Result<Resource, Malformed> {
+    resource_in(Message::whole(bytes), schema_url)
+}
+
+fn resource_in(mut reader: Message<'_>, schema_url: ByteString) -> Result<Resource, Malformed> {
     let mut resource = Resource { schema_url, ..Resource::default() };
-    let mut reader = Reader(bytes);
     while let Some((number, field)) = reader.next()? {
         if number == 1 {
             field.pair(&mut resource.attributes)?;
@@ -217,9 +234,12 @@ pub fn resource(bytes: Bytes, schema_url: ByteString) -> Result<Resource, Malfor
 }
 
 /// Reads the `InstrumentationScope` in `bytes`.
-pub fn scope(bytes: Bytes, schema_url: ByteString) -> Result<Scope, Malformed> {
+pub fn scope(bytes: &Bytes, schema_url: ByteString) -> Result<Scope, Malformed> {
+    scope_in(Message::whole(bytes), schema_url)
+}
+
+fn scope_in(mut reader: Message<'_>, schema_url: ByteString) -> Result<Scope, Malformed> {
     let mut scope = Scope { schema_url, ..Scope::default() };
-    let mut reader = Reader(bytes);
     while let Some((number, field)) = reader.next()? {
         match number {
             1 => scope.name = field.text()?,
@@ -232,13 +252,12 @@ pub fn scope(bytes: Bytes, schema_url: ByteString) -> Result<Scope, Malformed> {
 }
 
 /// A `KeyValue`.
-fn pair(bytes: Bytes, depth: u32) -> Result<(ByteString, Value), Malformed> {
+fn pair(mut reader: Message<'_>, depth: u32) -> Result<(ByteString, Value), Malformed> {
     let mut pair = <(ByteString, Value)>::default();
-    let mut reader = Reader(bytes);
     while let Some((number, field)) = reader.next()? {
         match number {
             1 => pair.0 = field.text()?,
-            2 => pair.1 = value(field.bytes()?, depth)?,
+            2 => pair.1 = value(field.message()?, depth)?,
             _ => {}
         }
     }
@@ -246,10 +265,9 @@ fn pair(bytes: Bytes, depth: u32) -> Result<(ByteString, Value), Malformed> {
 }
 
 /// An `AnyValue`.
-fn value(bytes: Bytes, depth: u32) -> Result<Value, Malformed> {
+fn value(mut reader: Message<'_>, depth: u32) -> Result<Value, Malformed> {
     let deeper = depth.checked_sub(1).ok_or(Malformed("its values are nested too deep"))?;
     let mut value = Value::Empty;
-    let mut reader = Reader(bytes);
     while let Some((number, field)) = reader.next()? {
         value = match number {
             1 => Value::Text(field.text()?),
@@ -258,25 +276,25 @@ fn value(bytes: Bytes, depth: u32) -> Result<Value, Malformed> {
             4 => Value::Double(f64::from_bits(field.number()?)),
             5 => {
                 let mut values = Vec::new();
-                let mut reader = Reader(field.bytes()?);
+                let mut reader = field.message()?;
                 while let Some((number, field)) = reader.next()? {
                     if number == 1 {
-                        values.push(self::value(field.bytes()?, deeper)?);
+                        values.push(self::value(field.message()?, deeper)?);
                     }
                 }
                 Value::Array(values)
             }
             6 => {
                 let mut map = Attributes::default();
-                let mut reader = Reader(field.bytes()?);
+                let mut reader = field.message()?;
                 while let Some((number, field)) = reader.next()? {
                     if number == 1 {
-                        map.0.push(pair(field.bytes()?, deeper)?);
+                        map.0.push(pair(field.message()?, deeper)?);
                     }
                 }
                 Value::Map(map)
             }
-            7 => Value::Bytes(field.bytes()?),
+            7 => Value::Bytes(field.message()?.bytes()),
             _ => value,
         };
     }
@@ -292,13 +310,15 @@ pub fn request<T>(
     use std::sync::Arc;
 
     /// The fields of a resource's or scope's message: what it is, what it holds, its schema.
-    fn level(bytes: Bytes) -> Result<(Bytes, Vec<Bytes>, ByteString), Malformed> {
-        let (mut about, mut inside, mut schema) = (Bytes::new(), Vec::new(), ByteString::new());
-        let mut reader = Reader(bytes);
+    fn level<'a>(
+        mut reader: Message<'a>,
+    ) -> Result<(Message<'a>, Vec<Message<'a>>, ByteString), Malformed> {
+        let mut about = Message { rest: &[], ..reader };
+        let (mut inside, mut schema) = (Vec::new(), ByteString::new());
         while let Some((number, field)) = reader.next()? {
             match number {
-                1 => about = field.bytes()?,
-                2 => inside.push(field.bytes()?),
+                1 => about = field.message()?,
+                2 => inside.push(field.message()?),
                 3 => schema = field.text()?,
                 _ => {}
             }
@@ -306,19 +326,19 @@ pub fn request<T>(
         Ok((about, inside, schema))
     }
     let mut items = Vec::new();
-    let mut reader = Reader(bytes.clone());
+    let mut reader = Message::whole(bytes);
     while let Some((number, field)) = reader.next()? {
         if number != 1 {
             continue;
         }
-        let (about, scopes, schema) = level(field.bytes()?)?;
-        let resource = Arc::new(self::resource(about, schema)?);
-        for bytes in scopes {
-            let (about, inside, schema) = level(bytes)?;
-            let scope = Arc::new(self::scope(about, schema)?);
-            for bytes in inside {
+        let (about, scopes, schema) = level(field.message()?)?;
+        let resource = Arc::new(resource_in(about, schema)?);
+        for message in scopes {
+            let (about, inside, schema) = level(message)?;
+            let scope = Arc::new(scope_in(about, schema)?);
+            for item in inside {
                 let source = Source { resource: resource.clone(), scope: scope.clone() };
-                items.push(of(&bytes, source)?);
+                items.push(of(&item.bytes(), source)?);
             }
         }
     }
