@@ -28,7 +28,7 @@ impl Filter {
 }
 
 /// Whether one of `conditions` holds; the first failure is handed to `failed`.
-fn any<S: Subject>(
+pub(super) fn any<S: Subject>(
     conditions: &[Expression],
     subject: &S,
     failed: &mut impl FnMut(Failed),
@@ -42,11 +42,11 @@ fn any<S: Subject>(
     })
 }
 
-/// Tells the first failure.
-fn tell(mode: ErrorMode, told: &mut bool) -> impl FnMut(Failed) {
+/// Tells the first failure of a condition of `whose`.
+pub(super) fn tell(mode: ErrorMode, told: &mut bool, whose: &'static str) -> impl FnMut(Failed) {
     move |error| {
         if mode == ErrorMode::Ignore && !std::mem::replace(told, true) {
-            tracing::warn!(%error, "A condition of a filter cannot be told, and does not hold.");
+            tracing::warn!(%error, whose, "A condition cannot be told, and does not hold.");
         }
     }
 }
@@ -61,7 +61,7 @@ fn retain<R: Record>(batch: &mut Vec<R>, tally: &mut Tally, mut drop: impl FnMut
 impl Processor<Span> for Filter {
     fn process(&mut self, batch: &mut Vec<Span>, _now: Instant, tally: &mut Tally) {
         let filter::Traces { span, spanevent } = &self.settings.traces;
-        let mut failed = tell(self.settings.error_mode, &mut self.told);
+        let mut failed = tell(self.settings.error_mode, &mut self.told, "filter");
         retain(batch, tally, |item| any(span, item, &mut failed));
         if spanevent.is_empty() {
             return;
@@ -76,19 +76,19 @@ impl Processor<Span> for Filter {
 
 impl Processor<LogRecord> for Filter {
     fn process(&mut self, batch: &mut Vec<LogRecord>, _now: Instant, tally: &mut Tally) {
-        let mut failed = tell(self.settings.error_mode, &mut self.told);
+        let mut failed = tell(self.settings.error_mode, &mut self.told, "filter");
         retain(batch, tally, |item| any(&self.settings.logs.log_record, item, &mut failed));
     }
 }
 
 impl OfMetrics for Filter {
     fn metric(&mut self, metric: &mut Metric, source: &Source) -> bool {
-        let mut failed = tell(self.settings.error_mode, &mut self.told);
+        let mut failed = tell(self.settings.error_mode, &mut self.told, "filter");
         !any(&self.settings.metrics.metric, &MetricOf(metric, source), &mut failed)
     }
 
     fn point(&mut self, point: &mut Point, metric: &Metric, source: &Source) -> bool {
-        let mut failed = tell(self.settings.error_mode, &mut self.told);
+        let mut failed = tell(self.settings.error_mode, &mut self.told, "filter");
         !any(&self.settings.metrics.datapoint, &PointOf(point, metric, source), &mut failed)
     }
 }

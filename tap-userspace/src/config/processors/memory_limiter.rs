@@ -56,7 +56,6 @@ impl Limit {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[allow(dead_code, reason = "some are read, as the Collector has them, and not used")]
 struct Keys {
     #[serde(deserialize_with = "duration", serialize_with = "write_duration")]
     #[schemars(schema_with = "schema::go_duration")]

@@ -241,7 +241,6 @@ struct Keys {
     num_traces: usize,
     block_on_overflow: bool,
     /// The Collector reserves memory by it; tap's grows as it is used.
-    #[allow(dead_code, reason = "read, as the Collector has it, and not used")]
     expected_new_traces_per_sec: u64,
     policies: Vec<PolicyKeys>,
     decision_cache: DecisionCache,
@@ -337,7 +336,6 @@ struct StringKeys {
     values: Vec<String>,
     enabled_regex_matching: bool,
     /// The Collector remembers what patterns have matched; tap's need no memory to be fast.
-    #[allow(dead_code, reason = "read, as the Collector has it, and not used")]
     cache_max_size: i64,
     invert_match: bool,
 }

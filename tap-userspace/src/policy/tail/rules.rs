@@ -7,13 +7,13 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::TraceId;
 use crate::{
-    config::processors::{
-        filter::ErrorMode,
-        tail_sampling::{self as settings, Cel, Latency, Matches, Rate, Rule, SpanCount},
+    config::processors::tail_sampling::{
+        self as settings, Cel, Latency, Matches, Rate, Rule, SpanCount,
     },
     policy::{
         data::{Attributes, Span, Value},
-        expression::{EventOf, Expression, Failed, Subject},
+        expression::EventOf,
+        filter::{any, tell},
         probability::{fnv64, tracestate::TraceState},
     },
 };
@@ -203,7 +203,7 @@ impl Evaluator {
             Running::TraceFlags => spans.iter().any(|span| span.flags & 1 != 0),
             Running::Hash { salt, most } => fnv64([salt.as_bytes(), id]) <= *most,
             Running::Cel(cel, told) => {
-                let mut failed = tell(cel.error_mode, told);
+                let mut failed = tell(cel.error_mode, told, "tail_sampling");
                 spans.iter().any(|span| {
                     any(&cel.span, span, &mut failed)
                         || span
@@ -297,29 +297,6 @@ impl Test {
                         Matches::Patterns(all) => all.iter().any(|it| it.is_match(text)),
                     }
             }
-        }
-    }
-}
-
-fn any<S: Subject>(
-    conditions: &[Expression],
-    subject: &S,
-    failed: &mut impl FnMut(Failed),
-) -> bool {
-    conditions.iter().any(|condition| match condition.holds(subject) {
-        Ok(holds) => holds,
-        Err(error) => {
-            failed(error);
-            false
-        }
-    })
-}
-
-/// Tells the first failure.
-fn tell(mode: ErrorMode, told: &mut bool) -> impl FnMut(Failed) {
-    move |error| {
-        if mode == ErrorMode::Ignore && !std::mem::replace(told, true) {
-            tracing::warn!(%error, "A condition of a policy cannot be told, and does not hold.");
         }
     }
 }
